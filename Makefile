@@ -1,0 +1,77 @@
+# Every target says what it is for behind its ##; `make` without a target prints them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The ports of the quick start: the bridge for machines and people, its metrics, the sample upstream (its address is part of the sample site).
+PORT ?= 9876
+METRICS_PORT ?= 9877
+
+say = @printf '==> %s\n'
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the program and the sample upstream
+	$(say) "building (the first time takes about 5 minutes on two cores) ..."
+	cargo build --locked --bin ipxe-bridge --example upstream
+
+.PHONY: run
+run: build ## Run the bridge on the sample site, without a cluster, until Ctrl-C
+	@PORT=$(PORT) METRICS_PORT=$(METRICS_PORT) bash config/samples/run.sh
+
+.PHONY: run-server
+run-server: build ## Run the bridge against the cluster of the current kubeconfig
+	@target=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'); \
+	exec "$$target/debug/ipxe-bridge" server --port $(PORT) --metrics-port $(METRICS_PORT)
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt
+
+.PHONY: check
+check: ## What every commit passes: format, lints, documentation, unit tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	cargo test --locked --lib
+
+.PHONY: test
+test: ## Everything: unit tests, a real API server, real boots in QEMU, the README's commands
+	$(say) "tools: kube-apiserver, etcd and kubectl (built once, about 5 minutes; KUBEBUILDER_ASSETS names a folder that has them)"
+	tests/tools/install.sh control-plane
+	$(say) "tools: QEMU, iPXE and a guest kernel (Debian packages, once)"
+	tests/tools/install.sh boot
+	$(say) "building the program and the tests (the first time takes about 5 minutes on two cores) ..."
+	cargo test --locked --no-run
+	$(say) "unit tests, HTTP, cluster and boots (about 3 minutes) ..."
+	cargo test --locked -- $(TESTS)
+	$(say) "the README's commands in a clean clone ..."
+	tests/readme.sh
+
+.PHONY: test-boot
+test-boot: ## Only the boots in QEMU; the consoles of failed ones are in target/boot-logs
+	cargo test --locked --test suite -- boots:: --nocapture
+
+.PHONY: test-cluster
+test-cluster: ## Only the tests with a real kube-apiserver
+	cargo test --locked --test suite -- cluster:: --nocapture
+
+.PHONY: generate
+generate: ## Write the files that are made from the code: docs/openapi.json, expected scripts
+	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form
+
+.PHONY: verify
+verify: ## Fail if a generated file is not current
+	cargo test --locked --test suite -- generated:: scripts::every_form
+
+.PHONY: deny
+deny: ## Check licences, sources and doubled crates (installs cargo-deny once)
+	@command -v cargo-deny >/dev/null || { printf '==> %s\n' "installing cargo-deny (about 5 minutes, once) ..."; cargo install --locked cargo-deny@0.20.2; }
+	cargo deny --locked check licenses bans sources
+
+.PHONY: clean
+clean: ## Remove what was built in this folder (the tools' cache stays)
+	cargo clean

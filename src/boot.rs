@@ -1,0 +1,16 @@
+//! The domain: what may a machine boot, and why?
+//!
+//! Everything below this module is pure: no `async`, no clock, no environment, no client, no logging. What there is to say is part
+//! of the value returned, so every answer can be tested as a value.
+
+pub mod agent;
+pub mod artifact;
+pub mod decision;
+pub mod environment;
+pub mod host_file;
+pub mod inventory;
+pub mod kernel_arguments;
+pub mod mac;
+pub mod name;
+pub mod render;
+pub mod script;

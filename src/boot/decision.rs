@@ -1,0 +1,381 @@
+//! The decision: what a MAC address boots, in documented order, with the reason.
+
+use std::sync::Arc;
+
+use strum::{Display, EnumString, VariantNames};
+
+use super::environment::Environment;
+use super::host_file::HostFile;
+use super::inventory::{Claim, Inventory};
+use super::mac::MacAddr;
+use super::name::ObjectName;
+
+/// Settings of a bridge that take part in every decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// When a known machine is handed its own disk.
+    pub boot: BootPolicy,
+    /// What a machine gets that nothing names.
+    pub unknown: UnknownHosts,
+}
+
+/// When a machine boots its own disk instead of its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Display, EnumString, VariantNames)]
+#[strum(ascii_case_insensitive)]
+pub enum BootPolicy {
+    /// From the reboot stage of its installation on: read from its Agent, or asked from upstream where there is no Agent API.
+    #[default]
+    UntilInstalled,
+    /// Never: the environment always boots.
+    Always,
+    /// When upstream, asked with the MAC address, answers so.
+    Upstream,
+}
+
+/// What a machine gets that no override, host, file or default environment names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Display, EnumString, VariantNames)]
+#[strum(ascii_case_insensitive)]
+pub enum UnknownHosts {
+    /// A script that opens iPXE's shell.
+    #[default]
+    Shell,
+    /// Its own disk.
+    LocalDisk,
+    /// Status 404.
+    NotFound,
+    /// Status 503 with `Retry-After`: iPXE asks again until the machine is known.
+    Wait,
+}
+
+/// What a MAC address boots, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The machine.
+    pub mac: MacAddr,
+    /// What it boots.
+    pub boot: Boot,
+    /// Every rule that was looked at, in order; the last one decided.
+    pub steps: Vec<Step>,
+}
+
+/// What a machine boots.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Boot {
+    /// An environment; its script has to be asked from upstream.
+    Environment(Arc<Environment>, Ask),
+    /// The script of a file, unchanged.
+    File(Arc<HostFile>),
+    /// The machine's own disk.
+    LocalDisk,
+    /// iPXE's shell.
+    Shell,
+    /// Nothing: status 404, iPXE goes on to what comes next.
+    Nothing,
+    /// Not known yet: status 503 with `Retry-After`, iPXE asks again. The text says what is awaited.
+    NotYet(String),
+    /// A contradiction that a person must solve. The text names what contradicts.
+    Stop(String),
+}
+
+/// How upstream is asked for a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// For the environment: one answer serves all its hosts.
+    ForEnvironment,
+    /// With the MAC address: upstream says 404 when the disk is to boot.
+    ForHost,
+}
+
+/// The rules, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display)]
+pub enum Rule {
+    /// An `IpxeHostOverride` names the machine.
+    Override,
+    /// A BareMetalHost has this boot MAC address and an InfraEnv label.
+    BareMetalHost,
+    /// A file of the host-files directory has this name.
+    HostFile,
+    /// An environment is labelled as default.
+    DefaultEnvironment,
+    /// Nothing names the machine.
+    UnknownHost,
+    /// The machine's environment is known; does its disk boot instead?
+    BootPolicy,
+}
+
+/// One rule and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The rule.
+    pub rule: Rule,
+    /// Whether it applied.
+    pub applied: bool,
+    /// What was found, for a person.
+    pub detail: String,
+}
+
+impl Decision {
+    /// The step that decided. Where an environment boots it is the one that named it: the boot policy only let it pass.
+    fn decisive(&self) -> Option<&Step> {
+        match self.boot {
+            Boot::Environment(..) | Boot::NotYet(_) => self.named(),
+            _ => self.steps.last(),
+        }
+    }
+
+    /// The last step that named an environment, a file or a policy for unknown hosts.
+    fn named(&self) -> Option<&Step> {
+        self.steps
+            .iter()
+            .rev()
+            .find(|step| step.rule != Rule::BootPolicy && step.applied)
+    }
+
+    /// What decided, for a person.
+    pub fn reason(&self) -> &str {
+        self.decisive().map_or("", |step| &step.detail)
+    }
+
+    /// The rule that decided.
+    pub fn rule(&self) -> Rule {
+        self.decisive().map_or(Rule::UnknownHost, |step| step.rule)
+    }
+
+    /// What named the environment, whether or not the boot policy sent the machine to its disk.
+    pub fn origin(&self) -> &str {
+        self.named().map_or("", |step| &step.detail)
+    }
+
+    /// Whether something names this very machine, rather than the default or the policy for unknown hosts.
+    pub fn is_known(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| step.applied && matches!(step.rule, Rule::Override | Rule::BareMetalHost | Rule::HostFile))
+    }
+}
+
+/// The steps so far.
+struct Trail {
+    mac: MacAddr,
+    steps: Vec<Step>,
+}
+
+impl Trail {
+    fn pass(&mut self, rule: Rule, detail: impl Into<String>) {
+        self.note(rule, false, detail);
+    }
+
+    fn note(&mut self, rule: Rule, applied: bool, detail: impl Into<String>) {
+        self.steps.push(Step {
+            rule,
+            applied,
+            detail: detail.into(),
+        });
+    }
+
+    fn end(mut self, rule: Rule, detail: impl Into<String>, boot: Boot) -> Decision {
+        self.note(rule, true, detail);
+        Decision {
+            mac: self.mac,
+            boot,
+            steps: self.steps,
+        }
+    }
+}
+
+impl Inventory {
+    /// What a machine with several cards boots: the decision for the first card that something names, otherwise for the card it boots
+    /// from.
+    pub fn decide_for_machine(&self, mac: MacAddr, cards: &[MacAddr], policy: Policy) -> Decision {
+        let first = self.decide(mac, policy);
+        if first.is_known() {
+            return first;
+        }
+        let mut others = cards.iter().map(|card| self.decide(*card, policy));
+        others.find(Decision::is_known).unwrap_or(first)
+    }
+
+    /// What this MAC address boots. The same inventory and policy always give the same answer.
+    pub fn decide(&self, mac: MacAddr, policy: Policy) -> Decision {
+        let mut trail = Trail {
+            mac,
+            steps: Vec::with_capacity(6),
+        };
+
+        trail.pass(Rule::Override, "no override names this MAC address");
+
+        match self.claim(mac) {
+            Claim::Disputed(hosts) => {
+                let names: Vec<String> = hosts
+                    .iter()
+                    .map(|host| match &host.environment {
+                        Some(environment) => format!("{} (wants {environment})", host.name),
+                        None => host.name.to_string(),
+                    })
+                    .collect();
+                let detail = format!("BareMetalHosts {} have this MAC address", names.join(" and "));
+                return trail.end(Rule::BareMetalHost, detail.clone(), Boot::Stop(detail));
+            }
+            Claim::One(host) => {
+                if let Some(name) = &host.environment {
+                    let detail = format!("BareMetalHost {} wants InfraEnv {}", host.name, name);
+                    return self.environment_boots(trail, Rule::BareMetalHost, detail, name, Some(host.name.namespace()), policy);
+                }
+            }
+            Claim::None => {}
+        }
+        trail.pass(
+            Rule::BareMetalHost,
+            match self.hosts(mac) {
+                [] => "no BareMetalHost has this boot MAC address".to_owned(),
+                [host, ..] => format!("BareMetalHost {} has no InfraEnv label", host.name),
+            },
+        );
+
+        match self.host_files(mac) {
+            [] => trail.pass(Rule::HostFile, "no file is named after this MAC address"),
+            [first, rest @ ..] if rest.iter().all(|file| file.script == first.script) => {
+                return trail.end(Rule::HostFile, format!("file {}", first.file), Boot::File(first.clone()));
+            }
+            files => {
+                let names: Vec<&str> = files.iter().map(|file| file.file.as_str()).collect();
+                let detail = format!("files {} differ and all name this MAC address", names.join(" and "));
+                return trail.end(Rule::HostFile, detail.clone(), Boot::Stop(detail));
+            }
+        }
+
+        if let Some(environment) = self.default_environment() {
+            let detail = format!("InfraEnv {} is the default environment", environment.name);
+            return self.environment_boots(trail, Rule::DefaultEnvironment, detail, &environment.name, None, policy);
+        }
+        trail.pass(Rule::DefaultEnvironment, "no InfraEnv is labelled as default");
+
+        let detail = format!(
+            "nothing names this MAC address, the policy for unknown hosts is {}",
+            policy.unknown
+        );
+        let boot = match policy.unknown {
+            UnknownHosts::Shell => Boot::Shell,
+            UnknownHosts::LocalDisk => Boot::LocalDisk,
+            UnknownHosts::NotFound => Boot::Nothing,
+            UnknownHosts::Wait => Boot::NotYet("the machine is not known yet".to_owned()),
+        };
+        trail.end(Rule::UnknownHost, detail, boot)
+    }
+
+    /// The environment is known by name: is it there, is it ready, and does the disk boot instead?
+    fn environment_boots(
+        &self,
+        mut trail: Trail,
+        rule: Rule,
+        detail: String,
+        name: &ObjectName,
+        namespace: Option<&str>,
+        policy: Policy,
+    ) -> Decision {
+        let Some(environment) = self.environment(name) else {
+            let awaited = format!("InfraEnv {name} does not exist");
+            return trail.end(rule, format!("{detail}, which does not exist"), Boot::NotYet(awaited));
+        };
+        trail.note(rule, true, detail);
+
+        let ask = match policy.boot {
+            BootPolicy::Always => {
+                trail.note(Rule::BootPolicy, true, "Always: the environment boots");
+                Ask::ForEnvironment
+            }
+            BootPolicy::Upstream => {
+                trail.note(Rule::BootPolicy, true, "Upstream: the service is asked with the MAC address");
+                Ask::ForHost
+            }
+            BootPolicy::UntilInstalled => match self.progress(trail.mac, namespace) {
+                Progressed::NoAgentApi => {
+                    trail.note(
+                        Rule::BootPolicy,
+                        true,
+                        "UntilInstalled: there are no Agents to read, the service is asked with the MAC address",
+                    );
+                    Ask::ForHost
+                }
+                Progressed::FromDisk(why) => {
+                    return trail.end(
+                        Rule::BootPolicy,
+                        format!("UntilInstalled: {why}, so its disk boots"),
+                        Boot::LocalDisk,
+                    );
+                }
+                Progressed::Disputed(why) => {
+                    return trail.end(Rule::BootPolicy, why.clone(), Boot::Stop(why));
+                }
+                Progressed::Discovery(why) if environment.boot_order_control => {
+                    trail.note(
+                        Rule::BootPolicy,
+                        true,
+                        format!("UntilInstalled: {why}, and the environment's boot order control has the last word"),
+                    );
+                    Ask::ForHost
+                }
+                Progressed::Discovery(why) => {
+                    trail.note(
+                        Rule::BootPolicy,
+                        true,
+                        format!("UntilInstalled: {why}, so the environment boots"),
+                    );
+                    Ask::ForEnvironment
+                }
+            },
+        };
+
+        let missing = environment.artifacts.missing();
+        let boot = match missing.is_empty() {
+            true => Boot::Environment(environment.clone(), ask),
+            false => {
+                let kinds: Vec<&str> = missing.iter().map(|kind| kind.as_str()).collect();
+                Boot::NotYet(format!("InfraEnv {name} has no {} yet", kinds.join(", ")))
+            }
+        };
+        Decision {
+            mac: trail.mac,
+            boot,
+            steps: trail.steps,
+        }
+    }
+
+    /// How far the machine's installation is, by the Agents of its host's namespace; for a machine without a host, of any namespace.
+    fn progress(&self, mac: MacAddr, namespace: Option<&str>) -> Progressed {
+        let Some(agents) = self.agents(mac) else {
+            return Progressed::NoAgentApi;
+        };
+        let agents: Vec<_> = agents
+            .iter()
+            .filter(|agent| namespace.is_none_or(|namespace| agent.name.namespace() == namespace))
+            .collect();
+        let Some(newest) = agents.first() else {
+            return Progressed::Discovery("no Agent has this MAC address".to_owned());
+        };
+        let why = format!("Agent {} is in {}", newest.name, newest.progress);
+        let from_disk = newest.progress.boots_from_disk();
+        if agents.iter().any(|agent| agent.progress.boots_from_disk() != from_disk) {
+            let all: Vec<String> = agents
+                .iter()
+                .map(|agent| format!("{} ({})", agent.name, agent.progress))
+                .collect();
+            return Progressed::Disputed(format!(
+                "Agents {} have this MAC address and disagree whether its disk is to boot",
+                all.join(" and ")
+            ));
+        }
+        match from_disk {
+            true => Progressed::FromDisk(why),
+            false => Progressed::Discovery(why),
+        }
+    }
+}
+
+/// What the Agents say about a machine; each with the sentence for the reason.
+enum Progressed {
+    NoAgentApi,
+    FromDisk(String),
+    Discovery(String),
+    Disputed(String),
+}

@@ -1,0 +1,268 @@
+//! The inventory: environments, hosts, agents and host files joined into one immutable value that answers by MAC address.
+//!
+//! Conflicts and skipped objects are part of the value: nothing that was left out is left out silently.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::agent::Agent;
+use super::environment::{Environment, Host};
+use super::host_file::HostFile;
+use super::mac::MacAddr;
+use super::name::ObjectName;
+
+/// What was read from the cluster or the files, before it is joined.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// All InfraEnvs.
+    pub environments: Vec<Arc<Environment>>,
+    /// All BareMetalHosts with a usable boot MAC address.
+    pub hosts: Vec<Arc<Host>>,
+    /// All Agents; `None` where there is no Agent API, which is not the same as no agents.
+    pub agents: Option<Vec<Arc<Agent>>>,
+    /// All files of the host-files directory.
+    pub host_files: Vec<Arc<HostFile>>,
+    /// Objects and files that could not be used.
+    pub skipped: Vec<Skipped>,
+}
+
+/// An object or file that could not be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Skipped {
+    /// `BareMetalHost`, `InfraEnv`, `Agent`, `file`, …
+    pub kind: String,
+    /// `namespace/name`, or file and line.
+    pub object: String,
+    /// What is wrong and what would be right.
+    pub cause: String,
+}
+
+/// Objects that claim the same thing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// What they claim: a MAC address, or `default environment`.
+    pub subject: String,
+    /// All claimants, the one that counts first.
+    pub objects: Vec<String>,
+    /// What happens because of it.
+    pub outcome: String,
+}
+
+/// Everything the bridge knows, by MAC address; replaced as a whole, never changed.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    environments: BTreeMap<ObjectName, Arc<Environment>>,
+    hosts: HashMap<MacAddr, Vec<Arc<Host>>>,
+    agents: Option<HashMap<MacAddr, Vec<Arc<Agent>>>>,
+    host_files: HashMap<MacAddr, Vec<Arc<HostFile>>>,
+    defaults: Vec<Arc<Environment>>,
+    conflicts: Vec<Conflict>,
+    skipped: Vec<Skipped>,
+}
+
+/// Why a name without a namespace finds no environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookupError {
+    /// None is called so.
+    Unknown,
+    /// Several namespaces use the name.
+    Ambiguous(Vec<ObjectName>),
+}
+
+impl Inventory {
+    /// Joins what was read. The result does not depend on the order of the lists.
+    pub fn join(observed: Observed) -> Self {
+        let mut inventory = Self {
+            environments: observed
+                .environments
+                .into_iter()
+                .map(|environment| (environment.name.clone(), environment))
+                .collect(),
+            hosts: by_mac(observed.hosts, |host| vec![host.mac]),
+            agents: observed.agents.map(|agents| by_mac(agents, |agent| agent.macs.clone())),
+            host_files: by_mac(observed.host_files, |file| vec![file.mac]),
+            skipped: observed.skipped,
+            ..Self::default()
+        };
+        // Oldest first, then by name: the first of each list counts, whatever order the objects arrived in.
+        for hosts in inventory.hosts.values_mut() {
+            hosts.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+        }
+        for files in inventory.host_files.values_mut() {
+            files.sort_by(|a, b| a.file.cmp(&b.file));
+        }
+        // Newest first, as the assisted controller itself picks an Agent for a host.
+        for agents in inventory.agents.iter_mut().flat_map(HashMap::values_mut) {
+            agents.sort_by(|a, b| (b.created, &a.name).cmp(&(a.created, &b.name)));
+        }
+        inventory.defaults = inventory.environments.values().filter(|e| e.is_default).cloned().collect();
+        inventory
+            .defaults
+            .sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+        inventory.skipped.sort();
+        inventory.conflicts = inventory.find_conflicts();
+        inventory
+    }
+
+    fn find_conflicts(&self) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        for (mac, hosts) in self.hosts.iter().filter(|(_, hosts)| hosts.len() > 1) {
+            let outcome = match self.claim(*mac) {
+                Claim::Disputed(_) => "refused: the machine stops with a message until one object remains".to_owned(),
+                Claim::One(host) => format!("{} counts, the others say the same or name no environment", host.name),
+                Claim::None => "none of them names an environment".to_owned(),
+            };
+            conflicts.push(Conflict {
+                subject: mac.to_string(),
+                objects: hosts.iter().map(|host| format!("BareMetalHost {}", host.name)).collect(),
+                outcome,
+            });
+        }
+        for (mac, files) in self.host_files.iter().filter(|(_, files)| files.len() > 1) {
+            let same = files.windows(2).all(|pair| pair[0].script == pair[1].script);
+            conflicts.push(Conflict {
+                subject: mac.to_string(),
+                objects: files.iter().map(|file| format!("host file {}", file.file)).collect(),
+                outcome: match same {
+                    true => "they hold the same script".to_owned(),
+                    false => "refused: the machine stops with a message until one file remains".to_owned(),
+                },
+            });
+        }
+        if let [first, _, ..] = self.defaults.as_slice() {
+            conflicts.push(Conflict {
+                subject: "default environment".to_owned(),
+                objects: self.defaults.iter().map(|e| format!("InfraEnv {}", e.name)).collect(),
+                outcome: format!("{} counts: the oldest, then the first by name", first.name),
+            });
+        }
+        for (mac, agents) in self.agents.iter().flatten() {
+            if agents
+                .windows(2)
+                .any(|pair| pair[0].name.namespace() == pair[1].name.namespace())
+            {
+                conflicts.push(Conflict {
+                    subject: mac.to_string(),
+                    objects: agents.iter().map(|agent| format!("Agent {}", agent.name)).collect(),
+                    outcome: "the newest counts if all agree whether the disk is to boot, otherwise refused".to_owned(),
+                });
+            }
+        }
+        conflicts.sort();
+        conflicts
+    }
+
+    /// Who claims a MAC address with an environment label.
+    pub(super) fn claim(&self, mac: MacAddr) -> Claim<'_> {
+        let claimants: Vec<&Arc<Host>> = self.hosts(mac).iter().filter(|host| host.environment.is_some()).collect();
+        match claimants.as_slice() {
+            [] => Claim::None,
+            [first, rest @ ..] if rest.iter().all(|host| host.environment == first.environment) => Claim::One(first),
+            _ => Claim::Disputed(claimants),
+        }
+    }
+
+    /// The hosts with this boot MAC address, oldest first.
+    pub fn hosts(&self, mac: MacAddr) -> &[Arc<Host>] {
+        self.hosts.get(&mac).map_or(&[], Vec::as_slice)
+    }
+
+    /// The host files for this MAC address, by file name.
+    pub fn host_files(&self, mac: MacAddr) -> &[Arc<HostFile>] {
+        self.host_files.get(&mac).map_or(&[], Vec::as_slice)
+    }
+
+    /// The Agents that reported this MAC address, newest first; `None` where there is no Agent API.
+    pub fn agents(&self, mac: MacAddr) -> Option<&[Arc<Agent>]> {
+        let agents = self.agents.as_ref()?;
+        Some(agents.get(&mac).map_or(&[], Vec::as_slice))
+    }
+
+    /// Every environment, by namespace and name.
+    pub fn environments(&self) -> impl ExactSizeIterator<Item = &Arc<Environment>> {
+        self.environments.values()
+    }
+
+    /// One environment.
+    pub fn environment(&self, name: &ObjectName) -> Option<&Arc<Environment>> {
+        self.environments.get(name)
+    }
+
+    /// The one environment with this name in whatever namespace.
+    pub fn environment_named(&self, name: &str) -> Result<&Arc<Environment>, LookupError> {
+        let found: Vec<_> = self.environments.values().filter(|e| e.name.name() == name).collect();
+        match found.as_slice() {
+            [] => Err(LookupError::Unknown),
+            [one] => Ok(one),
+            several => Err(LookupError::Ambiguous(several.iter().map(|e| e.name.clone()).collect())),
+        }
+    }
+
+    /// The default environment that counts.
+    pub fn default_environment(&self) -> Option<&Arc<Environment>> {
+        self.defaults.first()
+    }
+
+    /// Every host, by namespace and name.
+    pub fn all_hosts(&self) -> Vec<&Arc<Host>> {
+        let mut hosts: Vec<_> = self.hosts.values().flatten().collect();
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        hosts
+    }
+
+    /// Every host file, by file name.
+    pub fn all_host_files(&self) -> Vec<&Arc<HostFile>> {
+        let mut files: Vec<_> = self.host_files.values().flatten().collect();
+        files.sort_by(|a, b| a.file.cmp(&b.file));
+        files
+    }
+
+    /// MAC addresses that something other than the default or the policy for unknown hosts answers, in order.
+    pub fn known_macs(&self) -> Vec<MacAddr> {
+        let mut macs: Vec<MacAddr> = self
+            .hosts
+            .keys()
+            .filter(|mac| !matches!(self.claim(**mac), Claim::None))
+            .chain(self.host_files.keys())
+            .copied()
+            .collect();
+        macs.sort();
+        macs.dedup();
+        macs
+    }
+
+    /// How many hosts there are.
+    pub fn host_count(&self) -> usize {
+        self.hosts.values().map(Vec::len).sum()
+    }
+
+    /// Objects that claim the same thing, in a stable order.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+
+    /// What could not be used, in a stable order.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+}
+
+/// Who claims a MAC address with an environment label.
+pub(super) enum Claim<'a> {
+    /// Nobody.
+    None,
+    /// One host, or several that say the same: the oldest of them.
+    One(&'a Arc<Host>),
+    /// Several that name different environments.
+    Disputed(Vec<&'a Arc<Host>>),
+}
+
+fn by_mac<T>(values: Vec<Arc<T>>, macs: impl Fn(&T) -> Vec<MacAddr>) -> HashMap<MacAddr, Vec<Arc<T>>> {
+    let mut map: HashMap<MacAddr, Vec<Arc<T>>> = HashMap::with_capacity(values.len());
+    for value in values {
+        for mac in macs(&value) {
+            map.entry(mac).or_default().push(value.clone());
+        }
+    }
+    map
+}

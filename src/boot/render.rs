@@ -1,0 +1,233 @@
+//! Scripts that the bridge writes itself, and what it adds to upstream's.
+
+use std::fmt::Write as _;
+
+use strum::{Display, EnumString, VariantNames};
+
+use super::artifact::PublicUrl;
+use super::decision::{Boot, Decision};
+use super::inventory::Inventory;
+use super::kernel_arguments::KernelArguments;
+use super::mac::MacAddr;
+use super::name::ObjectName;
+use super::script::{BootScript, Rewrite, ScriptError};
+
+/// How often a script tries to load and boot before it gives the machine back to its firmware.
+const ATTEMPTS: u32 = 5;
+
+/// How a machine is sent to its own disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Display, EnumString, VariantNames)]
+#[strum(ascii_case_insensitive)]
+pub enum LocalDisk {
+    /// UEFI: back to the firmware's boot order with an error, which moves it on to the next entry; BIOS: the first disk directly.
+    #[default]
+    Platform,
+    /// Back to the firmware with an error on both platforms.
+    Exit,
+    /// The first disk directly; UEFI builds of iPXE before 2024-03 cannot and go back to the firmware.
+    Sanboot,
+    /// No script at all: status 404.
+    NotFound,
+}
+
+impl LocalDisk {
+    /// The command; `None` where the answer is a 404. Never `exit 0`: UEFI firmware takes it for success and stops in its menu.
+    fn command(self) -> Option<&'static str> {
+        match self {
+            Self::Platform => Some("iseq ${platform} efi && exit 1 || sanboot --no-describe --drive 0x80"),
+            Self::Exit => Some("exit 1"),
+            Self::Sanboot => Some("sanboot --no-describe --drive 0x80 || exit 1"),
+            Self::NotFound => None,
+        }
+    }
+}
+
+/// A text as iPXE's `echo` can print it: white space collapsed, and nothing left that iPXE would read as syntax.
+pub fn console_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+    {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        match word {
+            "&&" => out.push_str("and"),
+            "||" => out.push_str("or"),
+            ";" => out.push(','),
+            word => {
+                let word: String = word
+                    .replace("${", "$ {")
+                    .chars()
+                    .filter(|c| c.is_ascii() && *c != '\\')
+                    .collect();
+                out.push_str(word.trim_start_matches('#'));
+            }
+        }
+    }
+    out
+}
+
+/// The script of a decision that needs nothing from upstream; `None` where the answer is a 404 or an environment's script.
+pub fn own_script(decision: &Decision, local_disk: LocalDisk) -> Option<String> {
+    match &decision.boot {
+        Boot::LocalDisk => local_disk_script(decision.mac, decision.reason(), local_disk),
+        Boot::File(file) => Some(file.script.clone()),
+        Boot::Shell => Some(format!(
+            "#!ipxe\n{}dhcp\nshell\n",
+            say(&format!("{}: {}", decision.mac, decision.reason()))
+        )),
+        Boot::Stop(why) => Some(stop_script(decision.mac, why)),
+        Boot::Environment(..) | Boot::Nothing | Boot::NotYet(_) => None,
+    }
+}
+
+/// Sends a machine to its own disk; `None` where that is done by a 404.
+pub fn local_disk_script(mac: MacAddr, reason: &str, method: LocalDisk) -> Option<String> {
+    let command = method.command()?;
+    let said = say(&format!("{mac} boots its own disk: {reason}"));
+    Some(format!("#!ipxe\n{said}{command}\n"))
+}
+
+/// Hands a machine back to its firmware, which goes on to the next boot device.
+pub fn nothing_script(mac: MacAddr, reason: &str) -> String {
+    format!(
+        "#!ipxe\n{}exit 1\n",
+        say(&format!("{mac} has nothing to boot from the network: {reason}"))
+    )
+}
+
+/// Stops a machine with a message, and asks again every minute whether the contradiction is solved.
+pub fn stop_script(mac: MacAddr, why: &str) -> String {
+    format!(
+        "#!ipxe\n{}{}:ask\nsleep 60\nchain --replace --autofree {} ||\ngoto ask\n",
+        say(&format!("{mac} is not booted, a person must decide: {why}")),
+        say("asking again in a minute"),
+        mac.hyphenated()
+    )
+}
+
+/// An environment's script for one machine: upstream's commands with the bridge's addresses, framed by what makes a boot sturdy.
+pub fn environment_script(
+    upstream: &BootScript,
+    machine: Option<MacAddr>,
+    origin: &str,
+    environment: &ObjectName,
+    bridge: &PublicUrl,
+    kernel_arguments: &KernelArguments,
+) -> Result<String, ScriptError> {
+    let who = machine.map_or_else(|| "this machine".to_owned(), |mac| mac.to_string());
+    let mut prologue = say(&format!("{who} boots InfraEnv {environment}: {origin}"));
+    prologue.push_str("set attempt:int32 1\n:ipxe_bridge_attempt\nimgfree\n");
+    let epilogue = format!(
+        ":ipxe_bridge_failed\n\
+         iseq ${{attempt}} {ATTEMPTS} && goto ipxe_bridge_gave_up ||\n\
+         echo ipxe-bridge: attempt ${{attempt}} of {ATTEMPTS} failed, trying again in 5 seconds\n\
+         sleep 5\n\
+         inc attempt\n\
+         goto ipxe_bridge_attempt\n\
+         :ipxe_bridge_gave_up\n\
+         {}\
+         sleep 10\n\
+         exit 1\n",
+        say(&format!(
+            "{who} could not load InfraEnv {environment} from {bridge} in {ATTEMPTS} attempts, back to the firmware"
+        ))
+    );
+    upstream.rewrite(&Rewrite {
+        url: &|kind| bridge.artifact(kind, environment),
+        kernel_arguments,
+        prologue: &prologue,
+        on_failure: Some("ipxe_bridge_failed"),
+        epilogue: &epilogue,
+    })
+}
+
+/// How many network cards the bootstrap script tells the bridge of.
+const NICS: u32 = 8;
+
+/// The script behind `/boot.ipxe`: the same for every machine, from iPXE of 2019 to today.
+///
+/// It asks once, with the booting card's address in the path and those of all cards behind it, and the bridge looks for the first it
+/// knows. A loop of requests on the machine could take a broken connection for "unknown" and boot something else.
+pub fn bootstrap_script() -> String {
+    let nics: Vec<String> = (0..NICS).map(|index| format!("${{net{index}/mac:hexhyp}}")).collect();
+    format!(
+        "#!ipxe\n\
+         isset ${{netX/mac}} || dhcp || echo ipxe-bridge: no answer from DHCP\n\
+         set attempt:int32 1\n\
+         :ask\n\
+         chain --replace --autofree ipxe-mac-boot/${{netX/mac:hexhyp}}?nics={} ||\n\
+         iseq ${{attempt}} {ATTEMPTS} && goto gave_up ||\n\
+         echo ipxe-bridge: no boot script for this machine yet, attempt ${{attempt}} of {ATTEMPTS}\n\
+         sleep 5\n\
+         inc attempt\n\
+         goto ask\n\
+         :gave_up\n\
+         echo ipxe-bridge: no boot script for any network card of this machine ${{uuid}}\n\
+         sleep 10\n\
+         exit 1\n",
+        nics.join(",")
+    )
+}
+
+/// The script behind `/ipxe-boot`: one for all hosts. Every card is looked up before anything boots, then comes the default.
+pub fn dispatch_script(inventory: &Inventory) -> String {
+    let mut script = String::from(
+        "#!ipxe\n\
+         isset ${netX/mac} || dhcp || echo ipxe-bridge: no answer from DHCP\n\
+         set idx:int32 0\n\
+         :nic\n\
+         isset ${net${idx}/mac} || goto default\n",
+    );
+    for mac in inventory.known_macs() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(script, "iseq ${{net${{idx}}/mac}} {mac} && goto host ||");
+    }
+    script.push_str(
+        "inc idx\n\
+         goto nic\n\
+         :host\n\
+         chain --replace --autofree ipxe-mac-boot/${net${idx}/mac:hexhyp} || goto failed\n\
+         :default\n\
+         chain --replace --autofree ipxe-mac-boot/${netX/mac:hexhyp} || goto failed\n\
+         :failed\n\
+         echo ipxe-bridge: this machine has no boot script or it could not be loaded\n\
+         sleep 10\n\
+         exit 1\n",
+    );
+    script
+}
+
+fn say(text: &str) -> String {
+    format!("echo ipxe-bridge: {}\n", console_text(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_on_the_console_is_read_as_syntax() {
+        for (text, said) in [
+            ("a  b\nc\r\n", "a b c"),
+            ("x || y && z ; w", "x or y and z , w"),
+            ("#!ipxe ${net0/mac} \\", "!ipxe $ {net0/mac} "),
+            ("tür", "tr"),
+        ] {
+            assert_eq!(console_text(text), said);
+        }
+    }
+
+    #[test]
+    fn no_way_to_the_disk_reports_success_to_uefi() {
+        let mac = "52:54:00:cc:00:01".parse().expect("valid");
+        for method in [LocalDisk::Platform, LocalDisk::Exit, LocalDisk::Sanboot, LocalDisk::NotFound] {
+            match local_disk_script(mac, "it is installed", method) {
+                Some(script) => assert!(!script.contains("exit 0") && script.starts_with("#!ipxe\necho "), "{script}"),
+                None => assert_eq!(method, LocalDisk::NotFound),
+            }
+        }
+    }
+}

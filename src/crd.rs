@@ -1,0 +1,3 @@
+//! Kinds of the cluster that the bridge reads.
+
+pub mod foreign;

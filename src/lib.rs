@@ -1,0 +1,17 @@
+//! Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
+//!
+//! | module | what it is | may use |
+//! |---|---|---|
+//! | [`boot`] | the domain: pure values and decisions | nothing of ours |
+//! | [`crd`] | kinds of the cluster | nothing of ours |
+//! | [`cli`] | every flag, variable and default | [`boot`] |
+//! | [`telemetry`] | logs and traces | [`cli`] |
+//! | [`server`] | watches, inventory, API, listeners | [`boot`], [`crd`], [`cli`] |
+//!
+//! `docs/architecture.md` walks through a boot request and through a change of the cluster.
+
+pub mod boot;
+pub mod cli;
+pub mod crd;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,71 @@
+//! Parses the command line, starts telemetry, runs one command.
+
+use std::process::ExitCode;
+
+use ipxe_bridge::cli::{Cli, Command, ServerArgs};
+use ipxe_bridge::server::{self, Server};
+use ipxe_bridge::telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    match run(Cli::from_process()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    // The first use of TLS would panic without a provider; a second call is no harm.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    match cli.command {
+        Command::Server(args) => {
+            let _guard = telemetry::start(&cli.log)?;
+            raise_file_limit();
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(serve(*args))
+        }
+        Command::Openapi => {
+            println!("{}", server::api::spec()?);
+            Ok(())
+        }
+    }
+}
+
+/// Runs the server until SIGTERM or Ctrl-C, then lets downloads finish; a second signal ends it at once.
+async fn serve(args: ServerArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut asked_to_end = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let drain = args.drain_timeout;
+    let server = Server::start(args).await?;
+    asked_to_end().await;
+    tracing::info!("no new connections; downloads in progress have {drain:?} to finish");
+    tokio::select! {
+        complete = server.stop() => match complete {
+            true => tracing::info!("the end"),
+            false => tracing::warn!("the time is over, downloads were cut"),
+        },
+        () = asked_to_end() => tracing::warn!("asked a second time, connections are cut"),
+    }
+    Ok(())
+}
+
+/// Every connection is a file descriptor, and the usual limit of 1024 is below the number of machines of some racks.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}

@@ -1,0 +1,257 @@
+//! The server: wires sources, inventory, API and listeners, and ends without cutting a download.
+
+pub mod answer;
+pub mod api;
+pub mod convert;
+pub mod files;
+pub mod host_files;
+pub mod listener;
+pub mod manifests;
+pub mod metrics;
+pub mod middleware;
+pub mod snapshot;
+pub mod sources;
+pub mod tls;
+pub mod transfer;
+pub mod upstream;
+pub mod validator;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::boot::decision::Policy;
+use crate::cli::ServerArgs;
+
+use api::{Context, Settings};
+use listener::{Limits, Tls};
+use snapshot::Snapshot;
+use sources::Sources;
+use upstream::Upstream;
+
+/// Longest path of a script below the bridge's address.
+const SCRIPT_PATH: usize = "/ipxe-mac-boot/52-54-00-cc-00-01".len();
+/// The `file` field of BOOTP holds 128 bytes, the last of which is 0 (RFC 951).
+const MAX_BOOT_FILE: usize = 127;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where machines and people are answered.
+    pub address: SocketAddr,
+    /// Where the same is answered over TLS, if on a port of its own.
+    pub tls_address: Option<SocketAddr>,
+    /// Where `/metrics` is.
+    pub metrics_address: SocketAddr,
+    end: CancellationToken,
+    listeners: Vec<JoinHandle<bool>>,
+    background: CancellationToken,
+    context: Arc<Context>,
+}
+
+impl Server {
+    /// Starts everything. Fails with one sentence if a setting cannot be used; what can heal by itself (an API server that is away)
+    /// is no failure.
+    pub async fn start(args: ServerArgs) -> anyhow::Result<Self> {
+        let upstream = Arc::new(Upstream::new(args.upstream_ca.clone())?);
+        let tls = match (&args.tls_cert, &args.tls_key) {
+            (Some(certificate), Some(key)) => Some(tls::load(certificate, key)?),
+            _ => None,
+        };
+        let client = match args.manifests {
+            Some(_) => None,
+            None => Some(cluster().await?),
+        };
+        let listeners = Listeners::bind(&args).await?;
+        if let Some(uri) = args
+            .uri
+            .as_ref()
+            .filter(|uri| uri.to_string().len() + SCRIPT_PATH > MAX_BOOT_FILE)
+        {
+            tracing::warn!(%uri, "scripts have addresses of more than {MAX_BOOT_FILE} bytes: DHCP's file field cuts them");
+        }
+
+        let context = Arc::new(Context {
+            snapshot: Arc::new(Snapshot::default()),
+            upstream,
+            scripts: answer::ScriptCache::new(args.loop_timing),
+            metrics: Arc::default(),
+            settings: Settings {
+                uri: args.uri.clone(),
+                policy: Policy {
+                    boot: args.boot_policy,
+                    unknown: args.unknown_hosts,
+                },
+                local_disk: args.local_disk,
+                kernel_arguments: args.kernel_arguments.clone(),
+                script_proxy: args.script_proxy,
+            },
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        });
+        let background = CancellationToken::new();
+        start_background(&args, &context, client, tls.clone(), &background);
+        Ok(listeners.serve(&args, tls, context, background))
+    }
+
+    /// Takes no new connections and lets transfers finish. Whether all of them could, within the limit.
+    pub async fn stop(self) -> bool {
+        self.context.draining.store(true, Ordering::Relaxed);
+        self.end.cancel();
+        let mut complete = true;
+        for listener in self.listeners {
+            complete &= listener.await.unwrap_or(false);
+        }
+        self.background.cancel();
+        complete
+    }
+}
+
+/// The sockets, bound before anything else starts.
+struct Listeners {
+    main: TcpListener,
+    tls: Option<TcpListener>,
+    metrics: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(args: &ServerArgs) -> anyhow::Result<Self> {
+        let bind = async |flag: &str, port: u16| {
+            let address = SocketAddr::new(args.host, port);
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("{flag}: cannot listen on {address}"))
+        };
+        Ok(Self {
+            main: bind("--port", args.port).await?,
+            tls: match args.tls_port {
+                Some(port) => Some(bind("--tls-port", port).await?),
+                None => None,
+            },
+            metrics: bind("--metrics-port", args.metrics_port).await?,
+        })
+    }
+
+    fn serve(self, args: &ServerArgs, tls: Option<Tls>, context: Arc<Context>, background: CancellationToken) -> Server {
+        let end = CancellationToken::new();
+        let limits = Limits {
+            connections: Arc::new(Semaphore::new(args.max_connections as usize)),
+            stall: args.stall_timeout,
+            drain: args.drain_timeout,
+        };
+        let app = api::endpoint(context.clone());
+        let address = local_address(&self.main);
+        let tls_address = self.tls.as_ref().map(local_address);
+        let metrics_address = local_address(&self.metrics);
+        let (main_tls, own_tls) = match self.tls.is_some() {
+            true => (None, tls),
+            false => (tls, None),
+        };
+        let scheme = if main_tls.is_some() { "https" } else { "http" };
+        tracing::info!("machines are answered at {scheme}://{address}");
+        let spawn = |listener, tls, app, limits: &Limits| {
+            tokio::spawn(listener::serve(
+                listener,
+                tls,
+                app,
+                limits.clone(),
+                context.metrics.clone(),
+                end.clone(),
+            ))
+        };
+        let mut listeners = vec![spawn(self.main, main_tls, app.clone(), &limits)];
+        if let (Some(listener), Some(address)) = (self.tls, tls_address) {
+            tracing::info!("machines are answered at https://{address}");
+            listeners.push(spawn(listener, own_tls, app, &limits));
+        }
+        // Of its own, so that a flood of machines does not hide the metrics that would show it.
+        let few = Limits {
+            connections: Arc::new(Semaphore::new(64)),
+            drain: Duration::from_secs(1),
+            ..limits
+        };
+        tracing::info!("metrics are at http://{metrics_address}/metrics");
+        listeners.push(spawn(self.metrics, None, metrics::endpoint(context.clone()), &few));
+        Server {
+            address,
+            tls_address,
+            metrics_address,
+            end,
+            listeners,
+            background,
+            context,
+        }
+    }
+}
+
+/// Everything that goes on beside the listeners; it ends with the token.
+fn start_background(
+    args: &ServerArgs,
+    context: &Arc<Context>,
+    client: Option<kube::Client>,
+    tls: Option<Tls>,
+    end: &CancellationToken,
+) {
+    let sources = Arc::new(Sources::default());
+    let period = args.loop_timing;
+    let spawn = |task: futures::future::BoxFuture<'static, ()>| {
+        tokio::spawn(end.clone().run_until_cancelled_owned(task));
+    };
+    if let Some(client) = client {
+        watch::start(&client, &args.namespaces, &sources, &spawn);
+    }
+    if let Some(directory) = args.manifests.clone() {
+        sources.announce(manifests::SOURCE);
+        spawn(Box::pin(manifests::follow(directory, period, sources.clone())));
+    }
+    if let Some(directory) = args.host_files.clone() {
+        sources.announce(host_files::SOURCE);
+        spawn(Box::pin(host_files::follow(directory, period, sources.clone())));
+    }
+    if let (Some(tls), Some(certificate), Some(key)) = (tls, args.tls_cert.clone(), args.tls_key.clone()) {
+        spawn(Box::pin(tls::follow(tls, certificate, key, period)));
+    }
+    if !args.upstream_ca.is_empty() {
+        spawn(Box::pin(follow_upstream_ca(
+            args.upstream_ca.clone(),
+            period,
+            context.upstream.clone(),
+        )));
+    }
+    let snapshot = context.snapshot.clone();
+    spawn(Box::pin(async move { sources.publish_to(&snapshot).await }));
+}
+
+async fn follow_upstream_ca(files: Vec<std::path::PathBuf>, period: Duration, upstream: Arc<Upstream>) {
+    let mut changes = files::Changes::below(&files, period);
+    loop {
+        changes.next().await;
+        if let Err(error) = upstream.reload() {
+            tracing::error!("the new certificates for upstream are not used, the old ones go on: {error:#}");
+        }
+    }
+}
+
+/// A client for the cluster of the kubeconfig or the ServiceAccount.
+async fn cluster() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("no cluster to watch: set KUBECONFIG, run inside a cluster, or use --manifests DIR with a folder of YAML")?;
+    // The watches have their own pauses, and an answer of "not now" is to be seen at once.
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    kube::Client::try_from(config).context("the kubeconfig cannot be used")
+}
+
+fn local_address(listener: &TcpListener) -> SocketAddr {
+    // Fails only for a socket that is not bound.
+    listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}

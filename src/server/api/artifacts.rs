@@ -1,0 +1,382 @@
+//! Kernel, initrd, rootfs and script of an environment.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt as _;
+use http::header;
+use poem::{Body, Request};
+use poem_openapi::param::{Header, Path};
+use poem_openapi::payload::Binary;
+use poem_openapi::{ApiResponse, OpenApi};
+
+use crate::boot::artifact::ArtifactKind;
+use crate::boot::environment::Environment;
+use crate::boot::inventory::{Inventory, LookupError};
+use crate::boot::name::ObjectName;
+use crate::server::metrics::{Metrics, Outcome};
+use crate::server::middleware;
+use crate::server::transfer::{self, Answer, Content, Wanted};
+use crate::server::validator::{ByteRange, Validator};
+
+use super::problem::{Failure, Trouble};
+use super::{Context, Tag, example};
+
+/// Artifacts.
+pub struct ArtifactsApi {
+    context: Arc<Context>,
+}
+
+/// An artifact, a part of it, or word that it did not change.
+#[derive(ApiResponse)]
+enum ArtifactResponse {
+    /// The artifact
+    #[oai(status = 200)]
+    Whole(
+        Binary<Body>,
+        /// Type that upstream gives it
+        #[oai(header = "Content-Type")]
+        String,
+        /// Length in bytes, where upstream says it
+        #[oai(header = "Content-Length")]
+        Option<u64>,
+        /// `bytes` where ranges are answered: kernel and rootfs
+        #[oai(header = "Accept-Ranges")]
+        String,
+        /// Tells one build from another
+        #[oai(header = "ETag")]
+        Option<String>,
+        /// Upstream's date of the build
+        #[oai(header = "Last-Modified")]
+        Option<String>,
+    ),
+    /// The part that was asked for
+    #[oai(status = 206)]
+    Part(
+        Binary<Body>,
+        /// Type that upstream gives it
+        #[oai(header = "Content-Type")]
+        String,
+        /// Length of the part in bytes
+        #[oai(header = "Content-Length")]
+        Option<u64>,
+        /// Which part of how many bytes
+        #[oai(header = "Content-Range")]
+        String,
+        /// Tells one build from another
+        #[oai(header = "ETag")]
+        Option<String>,
+        /// Upstream's date of the build
+        #[oai(header = "Last-Modified")]
+        Option<String>,
+    ),
+    /// Still the build that the client has
+    #[oai(status = 304)]
+    NotModified(
+        /// Tells one build from another
+        #[oai(header = "ETag")]
+        Option<String>,
+        /// Upstream's date of the build
+        #[oai(header = "Last-Modified")]
+        Option<String>,
+    ),
+}
+
+/// The conditional headers of a request.
+struct Conditions {
+    range: Option<String>,
+    if_range: Option<String>,
+    if_none_match: Option<String>,
+    if_modified_since: Option<String>,
+}
+
+impl Conditions {
+    fn wanted(self, head: bool) -> Wanted {
+        let range = self.range.as_deref().and_then(ByteRange::parse);
+        let if_range = self.if_range.as_deref().map(Validator::of_client);
+        Wanted {
+            head,
+            // A build that this bridge cannot have sent is not the present one: all of it.
+            range: range.filter(|_| !matches!(if_range, Some(None))),
+            if_range: if_range.flatten(),
+            if_none_match: self.if_none_match.as_deref().and_then(Validator::of_client),
+            if_modified_since: self.if_modified_since.and_then(|since| since.parse().ok()),
+        }
+    }
+}
+
+impl ArtifactsApi {
+    /// The group.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    async fn serve(
+        &self,
+        request: &Request,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        wanted: Wanted,
+    ) -> Result<ArtifactResponse, Failure> {
+        let kind: ArtifactKind = kind.parse().map_err(Trouble::UnknownKind)?;
+        let published = self.context.inventory()?;
+        let environment = environment(&published.inventory, namespace, name)?.clone();
+        let Some(url) = environment.artifacts.get(kind) else {
+            return Err(Trouble::NoArtifact(format!("InfraEnv {} has no {kind} yet", environment.name)).into());
+        };
+        if kind == ArtifactKind::IpxeScript {
+            let bridge = self.context.public_url(request)?;
+            let script = self.context.environment_script(&environment, &bridge).await?;
+            let length = Some(script.len() as u64);
+            let body = if wanted.head { Body::empty() } else { Body::from(script) };
+            let content_type = "text/plain; charset=utf-8".to_owned();
+            return Ok(ArtifactResponse::Whole(
+                Binary(body),
+                content_type,
+                length,
+                "none".to_owned(),
+                None,
+                None,
+            ));
+        }
+        let answer = transfer::open(&self.context.upstream, kind, url, &wanted)
+            .await
+            .map_err(|error| {
+                tracing::warn!(artifact = %kind, environment = %environment.name, %error, "artifact not served");
+                self.context.metrics.transfer(kind, Outcome::Refused, 0);
+                Trouble::Upstream(error)
+            })?;
+        match answer {
+            Answer::NotModified(validator) => {
+                let (tag, date) = validators(validator.as_ref());
+                Ok(ArtifactResponse::NotModified(tag, date))
+            }
+            Answer::RangeNotSatisfiable(total) => Err(Trouble::Range(total).into()),
+            Answer::Content(content) => {
+                let log = TransferLog {
+                    kind,
+                    environment: environment.clone(),
+                    client: middleware::client(request),
+                    length: content.length,
+                    head: wanted.head,
+                    sent: 0,
+                    failure: None,
+                    started: Instant::now(),
+                    metrics: self.context.metrics.clone(),
+                };
+                Ok(respond(*content, kind, log))
+            }
+        }
+    }
+}
+
+fn respond(content: Content, kind: ArtifactKind, log: TransferLog) -> ArtifactResponse {
+    let (tag, date) = validators(content.validator.as_ref());
+    let content_type = content.content_type.as_ref().and_then(|value| value.to_str().ok());
+    let content_type = content_type.unwrap_or("application/octet-stream").to_owned();
+    let body = match log.head {
+        true => Body::empty(),
+        false => Body::from_bytes_stream(log.around(content.body.into_stream())),
+    };
+    match content.part {
+        Some(part) => ArtifactResponse::Part(Binary(body), content_type, content.length, part.text(), tag, date),
+        None => {
+            let ranges = if kind.repeatable() { "bytes" } else { "none" };
+            ArtifactResponse::Whole(Binary(body), content_type, content.length, ranges.to_owned(), tag, date)
+        }
+    }
+}
+
+fn validators(validator: Option<&Validator>) -> (Option<String>, Option<String>) {
+    (
+        validator.and_then(Validator::entity_tag),
+        validator.and_then(Validator::last_modified),
+    )
+}
+
+fn environment<'a>(inventory: &'a Inventory, namespace: Option<&str>, name: &str) -> Result<&'a Arc<Environment>, Trouble> {
+    let shown = |text: &str| text.chars().take(80).collect::<String>();
+    let Some(namespace) = namespace else {
+        return inventory.environment_named(name).map_err(|error| match error {
+            LookupError::Unknown => Trouble::UnknownEnvironment(shown(name)),
+            LookupError::Ambiguous(names) => Trouble::Ambiguous(shown(name), names.iter().map(ObjectName::to_string).collect()),
+        });
+    };
+    let unknown = || Trouble::UnknownEnvironment(format!("{}/{}", shown(namespace), shown(name)));
+    let name = ObjectName::new(namespace, name).map_err(|_| unknown())?;
+    inventory.environment(&name).ok_or_else(unknown)
+}
+
+/// Says how a transfer ended, whichever way that is: complete, broken by upstream, or left by the client.
+struct TransferLog {
+    kind: ArtifactKind,
+    environment: Arc<Environment>,
+    client: String,
+    length: Option<u64>,
+    head: bool,
+    sent: u64,
+    failure: Option<String>,
+    started: Instant,
+    metrics: Arc<Metrics>,
+}
+
+impl TransferLog {
+    fn around(
+        mut self,
+        stream: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
+    ) -> impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static {
+        stream.inspect(move |piece| self.note(piece))
+    }
+
+    fn note(&mut self, piece: &std::io::Result<bytes::Bytes>) {
+        match piece {
+            Ok(piece) => self.sent += piece.len() as u64,
+            Err(error) => self.failure = Some(error.to_string()),
+        }
+    }
+}
+
+impl Drop for TransferLog {
+    fn drop(&mut self) {
+        let outcome = match (&self.failure, self.length) {
+            (Some(_), _) => Outcome::Broken,
+            (None, Some(length)) if self.sent < length => Outcome::Left,
+            _ => Outcome::Complete,
+        };
+        let seconds = self.started.elapsed().as_secs_f64();
+        let (artifact, environment, client) = (self.kind.as_str(), &self.environment.name, &self.client);
+        if self.head {
+            tracing::info!(artifact, %environment, client, "headers served");
+            return;
+        }
+        self.metrics.transfer(self.kind, outcome, self.sent);
+        match (&self.failure, outcome) {
+            (Some(failure), _) => {
+                tracing::warn!(artifact, %environment, client, bytes = self.sent, seconds, "transfer cut: {failure}");
+            }
+            (None, Outcome::Left) => {
+                tracing::info!(artifact, %environment, client, bytes = self.sent, seconds, "transfer left by the client");
+            }
+            _ => tracing::info!(artifact, %environment, client, bytes = self.sent, seconds, "artifact served"),
+        }
+    }
+}
+
+#[OpenApi(tag = "Tag::Artifacts")]
+impl ArtifactsApi {
+    /// An artifact of an environment
+    ///
+    /// Streamed from upstream. A broken transfer of kernel or rootfs is taken up again without the client noticing; an initrd is made
+    /// anew by upstream for every request, so it is always sent whole.
+    #[oai(
+        path = "/boot-artifacts/:kind/:namespace/:name",
+        method = "get",
+        operation_id = "getArtifact"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one parameter per path segment and header of the operation"
+    )]
+    async fn get(
+        &self,
+        request: &Request,
+        /// `kernel`, `initrd`, `rootfs` or `ipxeScript`
+        #[oai(example = "example::kind")]
+        kind: Path<String>,
+        /// Namespace of the InfraEnv
+        #[oai(example = "example::namespace")]
+        namespace: Path<String>,
+        /// Name of the InfraEnv
+        #[oai(example = "example::environment")]
+        name: Path<String>,
+        /// One range of bytes, such as `bytes=0-1023`; several are answered with the whole
+        #[oai(name = "Range")]
+        range: Header<Option<String>>,
+        /// Entity tag or date of the build to which the range belongs
+        #[oai(name = "If-Range")]
+        if_range: Header<Option<String>>,
+        /// Entity tag of the build that the client has
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+        /// Date of the build that the client has
+        #[oai(name = "If-Modified-Since")]
+        if_modified_since: Header<Option<String>>,
+    ) -> Result<ArtifactResponse, Failure> {
+        let conditions = Conditions {
+            range: range.0,
+            if_range: if_range.0,
+            if_none_match: if_none_match.0,
+            if_modified_since: if_modified_since.0,
+        };
+        self.serve(request, &kind, Some(&namespace), &name, conditions.wanted(false))
+            .await
+    }
+
+    /// The headers of an artifact
+    #[oai(
+        path = "/boot-artifacts/:kind/:namespace/:name",
+        method = "head",
+        operation_id = "headArtifact"
+    )]
+    async fn head(
+        &self,
+        request: &Request,
+        /// `kernel`, `initrd`, `rootfs` or `ipxeScript`
+        #[oai(example = "example::kind")]
+        kind: Path<String>,
+        /// Namespace of the InfraEnv
+        #[oai(example = "example::namespace")]
+        namespace: Path<String>,
+        /// Name of the InfraEnv
+        #[oai(example = "example::environment")]
+        name: Path<String>,
+    ) -> Result<ArtifactResponse, Failure> {
+        let wanted = conditions_of(request).wanted(true);
+        self.serve(request, &kind, Some(&namespace), &name, wanted).await
+    }
+
+    /// An artifact of an environment whose name is used in one namespace only
+    ///
+    /// 409 with the candidates if several namespaces use the name. Takes the same headers as the long form.
+    #[oai(path = "/boot-artifacts/:kind/:name", method = "get", operation_id = "getArtifactByName")]
+    async fn get_by_name(
+        &self,
+        request: &Request,
+        /// `kernel`, `initrd`, `rootfs` or `ipxeScript`
+        #[oai(example = "example::kind")]
+        kind: Path<String>,
+        /// Name of the InfraEnv
+        #[oai(example = "example::environment")]
+        name: Path<String>,
+    ) -> Result<ArtifactResponse, Failure> {
+        let wanted = conditions_of(request).wanted(false);
+        self.serve(request, &kind, None, &name, wanted).await
+    }
+
+    /// The headers of an artifact of an environment whose name is used in one namespace only
+    #[oai(path = "/boot-artifacts/:kind/:name", method = "head", operation_id = "headArtifactByName")]
+    async fn head_by_name(
+        &self,
+        request: &Request,
+        /// `kernel`, `initrd`, `rootfs` or `ipxeScript`
+        #[oai(example = "example::kind")]
+        kind: Path<String>,
+        /// Name of the InfraEnv
+        #[oai(example = "example::environment")]
+        name: Path<String>,
+    ) -> Result<ArtifactResponse, Failure> {
+        let wanted = conditions_of(request).wanted(true);
+        self.serve(request, &kind, None, &name, wanted).await
+    }
+}
+
+fn conditions_of(request: &Request) -> Conditions {
+    let text = |name| request.header(name).map(str::to_owned);
+    Conditions {
+        range: text(header::RANGE),
+        if_range: text(header::IF_RANGE),
+        if_none_match: text(header::IF_NONE_MATCH),
+        if_modified_since: text(header::IF_MODIFIED_SINCE),
+    }
+}

@@ -1,0 +1,99 @@
+//! What the bridge knows, and why it decides what it decides.
+
+mod view;
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::{Html, Json};
+use poem_openapi::{ApiResponse, OpenApi};
+
+use crate::boot::mac::MacAddr;
+
+use super::problem::{Failure, Trouble};
+use super::{Context, Tag, boot, example, page};
+use view::{Explanation, InventoryView};
+
+/// The inventory.
+pub struct InventoryApi {
+    context: Arc<Context>,
+}
+
+#[derive(ApiResponse)]
+enum PageResponse {
+    /// The page
+    #[oai(status = 200)]
+    Page(Html<String>),
+}
+
+#[derive(ApiResponse)]
+enum InventoryResponse {
+    /// Everything the bridge knows
+    #[oai(status = 200)]
+    Inventory(Json<InventoryView>),
+}
+
+#[derive(ApiResponse)]
+enum ExplanationResponse {
+    /// Every rule in order, and the exact script
+    #[oai(status = 200)]
+    Explanation(Json<Explanation>),
+}
+
+impl InventoryApi {
+    /// The group.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+#[OpenApi(tag = "Tag::Inventory")]
+impl InventoryApi {
+    /// A page for people
+    ///
+    /// What this is, how it is doing, and lines to copy into a DHCP server's configuration.
+    #[oai(path = "/", method = "get", operation_id = "index")]
+    async fn index(&self, request: &Request) -> Result<PageResponse, Failure> {
+        let bridge = self.context.public_url(request)?;
+        Ok(PageResponse::Page(Html(page::index(&self.context, &bridge)?)))
+    }
+
+    /// What the bridge knows
+    ///
+    /// Environments, their hosts, host files, conflicts, and every object that was skipped, with the cause. Holds no address of upstream.
+    #[oai(path = "/inventory", method = "get", operation_id = "inventory")]
+    async fn inventory(&self) -> Result<InventoryResponse, Failure> {
+        let published = self.context.inventory()?;
+        Ok(InventoryResponse::Inventory(Json(InventoryView::of(&published))))
+    }
+
+    /// Why a machine boots what it boots
+    ///
+    /// Every rule in order, what it found, and the exact script. Asking has no effect on anything.
+    #[oai(path = "/explain/:mac", method = "get", operation_id = "explain")]
+    async fn explain(
+        &self,
+        request: &Request,
+        /// MAC address with colons, hyphens, dots or bare, in any case
+        #[oai(example = "example::mac")]
+        mac: Path<String>,
+        /// MAC addresses of all cards of the machine, separated by commas: the first that is known counts if `mac` is not
+        #[oai(example = "example::nics")]
+        nics: Query<Option<String>>,
+    ) -> Result<ExplanationResponse, Failure> {
+        let mac: MacAddr = mac.0.parse().map_err(Trouble::BadMac)?;
+        let bridge = self.context.public_url(request)?;
+        let published = self.context.inventory()?;
+        let decision =
+            published
+                .inventory
+                .decide_for_machine(mac, &boot::all_cards(nics.0.as_deref()), self.context.settings.policy);
+        let (script, upstream, problem) = match self.context.answer(&published.inventory, &decision, &bridge).await {
+            Ok(answer) => (Some(answer.script), answer.upstream, None),
+            Err(trouble) => (None, None, Some(trouble.problem().detail)),
+        };
+        let explanation = Explanation::of(&decision, script, upstream, problem);
+        Ok(ExplanationResponse::Explanation(Json(explanation)))
+    }
+}

@@ -1,0 +1,269 @@
+//! The same objects from a folder of YAML: followed for changes, one bad file never stops the others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::boot::inventory::Skipped;
+use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject};
+
+use super::convert::{self, Convert};
+use super::files::Changes;
+use super::sources::{Item, Sources};
+
+/// Name of the source.
+pub const SOURCE: &str = "manifests";
+/// The largest file that is read; ten thousand hosts need about 3 MiB.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+
+/// Follows the folder, for ever.
+pub async fn follow(directory: PathBuf, period: Duration, sources: Arc<Sources>) {
+    let mut changes = Changes::below(std::slice::from_ref(&directory), period);
+    let mut folder = Folder::default();
+    loop {
+        let path = directory.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let result = folder.read(&path);
+            (folder, result)
+        });
+        match read.await {
+            Ok((read, result)) => {
+                folder = read;
+                match result {
+                    Ok(()) => sources.replace(SOURCE, folder.items()),
+                    Err(error) => {
+                        tracing::warn!(%error, directory = %directory.display(), "the manifests cannot be read, the last ones stay");
+                        sources.behind(SOURCE, error.to_string());
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading the manifests failed");
+                folder = Folder::default();
+            }
+        }
+        changes.next().await;
+    }
+}
+
+/// What was read from a folder.
+#[derive(Debug, Default)]
+struct Folder {
+    files: BTreeMap<PathBuf, File>,
+}
+
+/// One file: its text, the objects of its last good text, and what is wrong with its present one.
+#[derive(Debug, Default)]
+struct File {
+    text: String,
+    objects: Vec<(String, Item)>,
+    wrong: Vec<Skipped>,
+}
+
+impl Folder {
+    /// Reads what changed. Fails only if the folder itself cannot be read; then nothing is forgotten.
+    fn read(&mut self, directory: &Path) -> std::io::Result<()> {
+        let mut paths = Vec::new();
+        list(directory, &mut paths, 0)?;
+        self.files.retain(|path, _| paths.contains(path));
+        for path in paths {
+            let shown = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
+            let file = self.files.entry(path.clone()).or_default();
+            match read_text(&path) {
+                Ok(text) if text == file.text => {}
+                Ok(text) => file.update(&shown, text),
+                Err(cause) => file.wrong = vec![skipped("file", shown, cause)],
+            }
+        }
+        Ok(())
+    }
+
+    /// All objects; of two with one kind and name the one in the first file counts.
+    fn items(&self) -> HashMap<String, Item> {
+        let mut items: HashMap<String, Item> = HashMap::new();
+        for (path, file) in &self.files {
+            for wrong in &file.wrong {
+                items.insert(format!("{} {}", path.display(), wrong.object), Item::Skipped(wrong.clone()));
+            }
+            for (key, item) in &file.objects {
+                if items.contains_key(key) {
+                    let (kind, object) = key.split_once(' ').unwrap_or(("object", key));
+                    let cause = format!("{} has it a second time, only the first counts", path.display());
+                    items.insert(
+                        format!("{} {key}", path.display()),
+                        Item::Skipped(skipped(kind, object.to_owned(), cause)),
+                    );
+                } else {
+                    items.insert(key.clone(), item.clone());
+                }
+            }
+        }
+        items
+    }
+}
+
+impl File {
+    /// Takes a new text. If anything in it is wrong the objects of the last good text stay: a typing error must not make a machine
+    /// unknown. A file that was never good gives what can be read of it.
+    fn update(&mut self, shown: &str, text: String) {
+        let mut objects = Vec::new();
+        let mut wrong = Vec::new();
+        if text.trim().is_empty() && !self.objects.is_empty() {
+            // What an editor or a copy leaves for a moment before it writes.
+            wrong.push(skipped(
+                "file",
+                shown.to_owned(),
+                "the file is empty: remove it if its objects are to go".to_owned(),
+            ));
+        }
+        for (line, document) in documents(&text) {
+            match read_document(document) {
+                Ok(found) => objects.extend(found),
+                Err((at, cause)) => wrong.push(skipped("file", format!("{shown} line {}", line + at.max(1) - 1), cause)),
+            }
+        }
+        for wrong in &wrong {
+            let kept = if self.objects.is_empty() {
+                "the rest of the file is used"
+            } else {
+                "the file's last good state stays"
+            };
+            tracing::warn!("{}: {}; {kept}", wrong.object, wrong.cause);
+        }
+        if wrong.is_empty() || self.objects.is_empty() {
+            self.objects = objects;
+        }
+        self.wrong = wrong;
+        self.text = text;
+    }
+}
+
+fn skipped(kind: &str, object: String, cause: String) -> Skipped {
+    Skipped {
+        kind: kind.to_owned(),
+        object,
+        cause,
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if length > MAX_FILE {
+        return Err(format!("{length} bytes are too long, expected at most {MAX_FILE}"));
+    }
+    fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// All YAML and JSON files below a folder, links followed, dot files left out.
+fn list(directory: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let wanted = path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
+        if hidden {
+            continue;
+        }
+        // A link to a folder above would go on for ever; nobody nests manifests this deep.
+        if path.is_dir() && depth < 16 {
+            list(&path, paths, depth + 1)?;
+        } else if wanted {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(())
+}
+
+/// The documents of a YAML stream, each with the number of its first line. `---` at the start of a line always begins a document
+/// (YAML 1.2.2, 9.1.2), also inside a block text.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut first_line, mut at) = (0, 1, 0);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let is_marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if is_marker {
+            documents.push((first_line, &text[start..at]));
+            start = at + 3;
+            first_line = index + 1;
+        }
+        at += line.len();
+    }
+    documents.push((first_line, &text[start..]));
+    documents
+}
+
+/// Kind and version of a document, and the members if it is a list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Header {
+    api_version: String,
+    kind: String,
+    items: Vec<serde_json::Value>,
+}
+
+type Wrong = (usize, String);
+
+/// The objects of one document. Kinds that the bridge does not read are passed over: a folder of Git holds other things too.
+fn read_document(document: &str) -> Result<Vec<(String, Item)>, Wrong> {
+    let is_empty = document
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    if is_empty {
+        return Ok(Vec::new());
+    }
+    let header: Header = serde_saphyr::from_str(document).map_err(wrong)?;
+    if header.kind == "List" || header.kind.ends_with("List") && !header.items.is_empty() {
+        return header.items.iter().try_fold(Vec::new(), |mut objects, item| {
+            // Nothing but a document of its own has line numbers, so the members of a list are named by their own words.
+            let text = item.to_string();
+            objects.extend(read_document(&text).map_err(|(_, cause)| (0, cause))?);
+            Ok(objects)
+        });
+    }
+    if header.kind.is_empty() || header.api_version.is_empty() {
+        return Err((0, "expected an object with apiVersion and kind".to_owned()));
+    }
+    match header.kind.as_str() {
+        InfraEnv::KIND => read_object::<InfraEnv>(&header, document),
+        BareMetalHost::KIND => read_object::<BareMetalHost>(&header, document),
+        Agent::KIND => read_object::<Agent>(&header, document),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn read_object<K: Convert>(header: &Header, document: &str) -> Result<Vec<(String, Item)>, Wrong> {
+    let expected = format!("{}/{}", K::GROUP, K::VERSION);
+    if header.api_version != expected {
+        return Err((
+            0,
+            format!(
+                "{} of apiVersion {} is not known, expected {expected}",
+                K::KIND,
+                header.api_version
+            ),
+        ));
+    }
+    let mut object: StrictObject<K> = serde_saphyr::from_str(document).map_err(wrong)?;
+    object.metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    let key = format!("{} {}", K::KIND, convert::key(&object.metadata));
+    let item = K::convert(&object.metadata, &object.spec, &object.status).map_err(|cause| (0, format!("{key}: {cause}")))?;
+    Ok(item.map(|item| (key, item)).into_iter().collect())
+}
+
+/// Line within the document and cause, without the excerpt that the parser adds: a line of a manifest may hold a token.
+fn wrong(error: serde_saphyr::Error) -> Wrong {
+    let line = error
+        .location()
+        .map_or(0, |location| usize::try_from(location.line()).unwrap_or(0));
+    let error = error.without_snippet().to_string();
+    (line, error.lines().next().unwrap_or_default().to_owned())
+}

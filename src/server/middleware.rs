@@ -1,0 +1,89 @@
+//! Around every request: a span, a count, HEAD for every GET, headers that protect a browser.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
+use poem_openapi::OperationId;
+use tracing::Instrument as _;
+
+use super::api::problem::{MAX_TARGET, Trouble};
+use super::metrics::Metrics;
+
+/// Answers a request and tells of it.
+pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Request, metrics: Arc<Metrics>) -> Result<Response> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let peer = client(&request);
+    let span = tracing::info_span!("request", otel.kind = "server", http.request.method = %method, client.address = peer, operation = tracing::field::Empty, http.response.status_code = tracing::field::Empty);
+    let mut response = answer(next, request, &method, &path).instrument(span.clone()).await;
+
+    let status = response.status().as_u16();
+    // What has no operation is the document itself, the Swagger UI, or nothing at all.
+    let operation = response.data::<OperationId>().map_or("other", |operation| operation.0);
+    span.record("operation", operation);
+    span.record("http.response.status_code", status);
+    metrics.request(method.as_str(), operation, status);
+    // The path may hold anything; it is logged in quotes and without its query.
+    span.in_scope(|| tracing::debug!(%method, path, status, peer, "request"));
+
+    let is_swagger = path.starts_with("/swagger");
+    let headers = response.headers_mut();
+    let policy = match is_swagger {
+        true => "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
+        false => "default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    };
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The address a request came from, without its port.
+pub fn client(request: &Request) -> String {
+    request
+        .remote_addr()
+        .as_socket_addr()
+        .map_or_else(String::new, |address| address.ip().to_string())
+}
+
+async fn answer(next: Arc<impl Endpoint<Output = Response>>, mut request: Request, method: &Method, path: &str) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET {
+        return Trouble::TargetTooLong(target).into_response();
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = Trouble::Framework(StatusCode::METHOD_NOT_ALLOWED, String::new()).into_response();
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    // Artifacts have a HEAD of their own: their GET would open a transfer.
+    let as_get = method == Method::HEAD && !path.starts_with("/boot-artifacts/");
+    if as_get {
+        request.set_method(Method::GET);
+    }
+    let response = match next.call(request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    match as_get {
+        true => without_body(response).await,
+        false => response,
+    }
+}
+
+/// The same answer without its body, which still says how long the body is.
+async fn without_body(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let length = body.into_bytes().await.map_or(0, |bytes| bytes.len());
+    let mut response = Response::from_parts(parts, Body::empty());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}

@@ -1,0 +1,167 @@
+//! Where the inventory comes from: watches, manifests, host files. Each source keeps its last good items, and a rebuild joins all.
+//!
+//! Invariant: what a source once listed in full is replaced, never cleared and refilled; a source that fails keeps its items.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::boot::agent::Agent;
+use crate::boot::environment::{Environment, Host};
+use crate::boot::host_file::HostFile;
+use crate::boot::inventory::{Inventory, Observed, Skipped};
+
+use super::snapshot::{Published, Snapshot};
+
+/// A burst of changes is given this long to end before the inventory is rebuilt.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// One value of a source.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// An InfraEnv.
+    Environment(Arc<Environment>),
+    /// A BareMetalHost.
+    Host(Arc<Host>),
+    /// An Agent.
+    Agent(Arc<Agent>),
+    /// A host file.
+    File(Arc<HostFile>),
+    /// Something that could not be used.
+    Skipped(Skipped),
+}
+
+/// All sources of one server.
+#[derive(Debug, Default)]
+pub struct Sources {
+    sources: Mutex<BTreeMap<String, Source>>,
+    changed: Notify,
+}
+
+/// One source: a watch of one kind, a folder.
+#[derive(Debug, Default)]
+struct Source {
+    items: HashMap<String, Item>,
+    /// It listed everything at least once, or there is nothing to list.
+    listed: bool,
+    /// There is no such API.
+    absent: bool,
+    /// Since when it may lag behind, and why.
+    behind: Option<(Instant, String)>,
+}
+
+/// How a source is doing, for readiness and for people.
+#[derive(Debug, Clone)]
+pub struct SourceState {
+    /// What it is, for example `BareMetalHost`.
+    pub name: String,
+    /// It listed everything at least once.
+    pub listed: bool,
+    /// There is no such API in this cluster.
+    pub absent: bool,
+    /// Since when it may lag behind, and why.
+    pub behind: Option<(Instant, String)>,
+}
+
+impl Sources {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Source>> {
+        // Every change is a single assignment: a panic in between cannot leave half of one.
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Source)) {
+        change(self.lock().entry(name.to_owned()).or_default());
+        self.changed.notify_one();
+    }
+
+    /// Announces a source: until it has listed everything the server is not ready.
+    pub fn announce(&self, name: &str) {
+        self.change(name, |_| ());
+    }
+
+    /// Everything a source has; it is up to date.
+    pub fn replace(&self, name: &str, items: HashMap<String, Item>) {
+        self.change(name, |source| {
+            *source = Source {
+                items,
+                listed: true,
+                ..Source::default()
+            };
+        });
+    }
+
+    /// One value changed or went.
+    pub fn set(&self, name: &str, key: String, item: Option<Item>) {
+        self.change(name, |source| {
+            match item {
+                Some(item) => source.items.insert(key, item),
+                None => source.items.remove(&key),
+            };
+        });
+    }
+
+    /// A source may lag behind from now on; what it has is kept.
+    pub fn behind(&self, name: &str, why: String) {
+        self.change(name, |source| {
+            let since = source.behind.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+            source.behind = Some((since, why));
+        });
+    }
+
+    /// There is no such API: the source is complete and empty.
+    pub fn absent(&self, name: &str) {
+        self.change(name, |source| {
+            *source = Source {
+                listed: true,
+                absent: true,
+                ..Source::default()
+            };
+        });
+    }
+
+    fn observe(&self) -> (Observed, Vec<SourceState>) {
+        let sources = self.lock();
+        let mut observed = Observed::default();
+        let mut agents = Vec::new();
+        let mut has_agent_api = false;
+        let mut states = Vec::with_capacity(sources.len());
+        for (name, source) in sources.iter() {
+            has_agent_api |= name.starts_with(super::watch::AGENTS) && source.listed && !source.absent;
+            for item in source.items.values() {
+                match item {
+                    Item::Environment(environment) => observed.environments.push(environment.clone()),
+                    Item::Host(host) => observed.hosts.push(host.clone()),
+                    Item::Agent(agent) => agents.push(agent.clone()),
+                    Item::File(file) => observed.host_files.push(file.clone()),
+                    Item::Skipped(skipped) => observed.skipped.push(skipped.clone()),
+                }
+            }
+            states.push(SourceState {
+                name: name.clone(),
+                listed: source.listed,
+                absent: source.absent,
+                behind: source.behind.clone(),
+            });
+        }
+        // Files that name an Agent are as good as the API; without one, nothing is known about the progress of any machine.
+        observed.agents = (has_agent_api || !agents.is_empty()).then_some(agents);
+        (observed, states)
+    }
+
+    /// Rebuilds the inventory after every burst of changes, for ever.
+    pub async fn publish_to(&self, snapshot: &Snapshot) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(COALESCE).await;
+            let (observed, sources) = self.observe();
+            // Ten thousand hosts take some milliseconds: too long for a thread that serves connections.
+            let joined = tokio::task::spawn_blocking(move || Inventory::join(observed)).await;
+            match joined {
+                Ok(inventory) => snapshot.publish(Published::new(inventory, sources)),
+                Err(error) => tracing::error!(%error, "the inventory could not be rebuilt, the last one stays"),
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Real machines: QEMU with Debian's iPXE, BIOS and UEFI, boot through the bridge.
+
+use std::time::Duration;
+
+use crate::support::bridge::{Bridge, eventually};
+use crate::support::control_plane::ControlPlane;
+use crate::support::disk::{MARKER, disk_bios, disk_uefi};
+use crate::support::qemu::{Console, Firmware, Guest, HOST, Wire, payload};
+use crate::support::site::{Site, id};
+use crate::upstream_service::{Content, Fault, Options, Target};
+
+const MAC: &str = "52:54:00:cc:00:01";
+/// The guest speaks on the first serial line; upstream's own arguments name the second.
+const CONSOLE: [&str; 2] = ["--kernel-arguments", "console=ttyS0 quiet"];
+
+/// A site whose kernel and initrd boot; `None` where the machine cannot run guests, which was then said.
+async fn site() -> Option<Site> {
+    let payload = tokio::task::spawn_blocking(payload).await.unwrap()?;
+    let site = Site::with(Options {
+        kernel: Content::file(&payload.kernel),
+        initrd: Content::file(&payload.initrd),
+        rootfs: Content::random(20_000_000, 7),
+        ..Options::default()
+    })
+    .await;
+    site.environment("a", "lab", "{}", false);
+    site.host("a", "n1", MAC, Some("lab"));
+    Some(site)
+}
+
+async fn boot(guest: Guest) -> Console {
+    tokio::task::spawn_blocking(move || guest.boot()).await.unwrap()
+}
+
+fn url(bridge: &Bridge, path: &str) -> String {
+    format!("http://{HOST}:{}{path}", bridge.port())
+}
+
+/// The guest ran the right kernel with the right command line, and got the whole rootfs.
+fn assert_booted(site: &Site, bridge: &Bridge, console: &Console) {
+    let rootfs = site.upstream.content(&id("a", "lab"), Target::Rootfs).unwrap();
+    let (length, hash) = (rootfs.length().unwrap(), rootfs.sha256().unwrap());
+    assert_eq!(console.line("ROOTFS "), format!("{hash} {length}"));
+    let command_line = console.line("BOOT-OK ");
+    let rootfs_url = url(bridge, "/boot-artifacts/rootfs/a/lab");
+    for part in [
+        "initrd=initrd",
+        &format!("coreos.live.rootfs_url={rootfs_url}"),
+        "ignition.firstboot ignition.platform.id=metal",
+        "coreos.inst.persistent-kargs=\"console=tty1 console=ttyS1,115200n8\" console=ttyS0 quiet",
+    ] {
+        assert!(command_line.contains(part), "{part}: {command_line}");
+    }
+    println!("booted in {:.0} s", console.seconds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bios_machine_boots_by_its_address() {
+    let Some(site) = site().await else { return };
+    let bridge = site.bridge(&CONSOLE).await;
+    // iPXE of 2019 sends this as 52%3A54%3A….
+    let console = boot(Guest::new(
+        "bios",
+        Firmware::Bios,
+        MAC,
+        &url(&bridge, "/ipxe-mac-boot/${net0/mac}"),
+    ))
+    .await;
+    assert_booted(&site, &bridge, &console);
+    assert_eq!(console.line("EFI="), "no");
+    let rootfs: Vec<_> = site
+        .upstream
+        .requests()
+        .into_iter()
+        .filter(|request| request.target == Some(Target::Rootfs))
+        .collect();
+    let methods: Vec<_> = rootfs.iter().map(|request| request.method.as_str()).collect();
+    assert!(methods.starts_with(&["HEAD"]) && methods.ends_with(&["GET"]), "{methods:?}");
+    assert!(
+        bridge
+            .log()
+            .contains("script served: BareMetalHost a/n1 wants InfraEnv a/lab")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uefi_machine_boots_by_the_bootstrap_script() {
+    let Some(site) = site().await else { return };
+    let bridge = site.bridge(&CONSOLE).await;
+    let console = boot(Guest::new("uefi", Firmware::Uefi, MAC, &url(&bridge, "/boot.ipxe"))).await;
+    assert_booted(&site, &bridge, &console);
+    assert_eq!(console.line("EFI="), "yes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_known_by_another_card_than_it_boots_from_is_found() {
+    let Some(site) = site().await else { return };
+    site.environment(
+        "b",
+        "other",
+        "pxe-bridge-default.infraenvs.agent-install.openshift.io: 'true'",
+        false,
+    );
+    let bridge = site.bridge(&CONSOLE).await;
+    for (path, wire) in [("/boot.ipxe", Wire::Silent), ("/ipxe-boot", Wire::Address)] {
+        let guest = Guest::new(
+            &format!("two-cards{}", path.replace('/', "-")),
+            Firmware::Bios,
+            "52:54:00:ff:00:01",
+            &url(&bridge, path),
+        );
+        let console = boot(guest.nic(MAC, wire)).await;
+        assert_booted(&site, &bridge, &console);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_machine_boots_its_disk_on_both_platforms() {
+    let Some(site) = site().await else { return };
+    site.agent("a", "one", MAC, "installed", "Done");
+    let bridge = site.bridge(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = url(&bridge, "/ipxe-mac-boot/${net0/mac:hexhyp}");
+    let bios = Guest::new("disk-bios", Firmware::Bios, MAC, &path)
+        .disk(disk_bios(folder.path()))
+        .stop_at(MARKER);
+    let uefi = Guest::new("disk-uefi", Firmware::Uefi, MAC, &path)
+        .disk(disk_uefi(folder.path()))
+        .stop_at(MARKER);
+    let (bios, uefi) = tokio::join!(boot(bios), boot(uefi));
+    for console in [&bios, &uefi] {
+        assert!(console.text.contains(MARKER), "{}", console.keep().display());
+        assert!(console.text.contains("boots its own disk"), "{}", console.keep().display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_machine_gets_the_policy() {
+    let Some(site) = site().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for (policy, path, seen) in [
+        ("Shell", "/ipxe-mac-boot/${net0/mac}", "iPXE>"),
+        ("NotFound", "/boot.ipxe", MARKER),
+        ("LocalDisk", "/ipxe-boot", MARKER),
+    ] {
+        let bridge = site.bridge(&["--unknown-hosts", policy]).await;
+        let guest = Guest::new(
+            &format!("unknown-{policy}"),
+            Firmware::Bios,
+            "52:54:00:ff:00:01",
+            &url(&bridge, path),
+        );
+        let console = boot(guest.disk(disk_bios(folder.path())).stop_at(seen)).await;
+        assert!(console.text.contains(seen), "{policy}: {}", console.keep().display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_tries_again_when_a_download_breaks() {
+    let Some(site) = site().await else { return };
+    let bridge = site.bridge(&CONSOLE).await;
+    site.upstream
+        .set_fault(Target::Initrd, Some(Fault::CutAfter(300_000)), Some(1));
+    let console = boot(Guest::new("broken-initrd", Firmware::Bios, MAC, &url(&bridge, "/boot.ipxe"))).await;
+    assert!(console.text.contains("attempt 1 of 5 failed"), "{}", console.keep().display());
+    assert_booted(&site, &bridge, &console);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_waits_for_a_server_that_does_not_know_yet() {
+    let Some(site) = site().await else { return };
+    let Some(plane) = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap() else {
+        return;
+    };
+    let kubeconfig = plane.kubeconfig();
+    let plane = tokio::task::spawn_blocking(move || {
+        plane.load_crds(crate::support::control_plane::CRDS.as_ref());
+        plane
+    })
+    .await
+    .unwrap();
+    let site = std::sync::Arc::new(site);
+    let objects = site.clone();
+    let plane = tokio::task::spawn_blocking(move || {
+        crate::cluster::create_environment(&plane, &objects, "a", "lab");
+        crate::cluster::create_host(&plane, "a", "n1", MAC, Some("lab"));
+        plane.stop_apiserver();
+        plane
+    })
+    .await
+    .unwrap();
+    let bridge = Bridge::start_with(&CONSOLE, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let guest = tokio::spawn(boot(Guest::new(
+        "waits",
+        Firmware::Bios,
+        MAC,
+        &url(&bridge, "/ipxe-mac-boot/${net0/mac}"),
+    )));
+    eventually(
+        "the machine was told to ask again twice",
+        Duration::from_secs(60),
+        async || bridge.metrics().await.contains("operation=\"ipxeMacBoot\",status=\"503\"} 2"),
+    )
+    .await;
+    let _plane = tokio::task::spawn_blocking(move || {
+        plane.start_apiserver();
+        plane
+    })
+    .await
+    .unwrap();
+    let console = guest.await.unwrap();
+    assert_booted(&site, &bridge, &console);
+}

@@ -1,0 +1,297 @@
+//! The documents say what the code does: flags, problems, metrics, files, links.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use ipxe_bridge::cli::{Cli, PYTHON_NAMES};
+
+use crate::support::bridge::eventually;
+use crate::support::site::Site;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The cells of every table row of a document whose first cell is a single piece of code that begins so.
+fn rows(text: &str, begin: &str) -> Vec<Vec<String>> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix('|')?.strip_suffix('|'))
+        .map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>())
+        .filter(|cells| code(&cells[0]).is_some_and(|code| code.starts_with(begin)))
+        .collect()
+}
+
+/// What stands between the backticks of a cell that holds nothing else.
+fn code(cell: &str) -> Option<&str> {
+    cell.strip_prefix('`')?.strip_suffix('`').filter(|code| !code.contains('`'))
+}
+
+/// The texts between `before` and the next `after`, none inside another.
+fn between<'t>(mut text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
+    let mut found = Vec::new();
+    while let Some((_, rest)) = text.split_once(before) {
+        let Some((inner, rest)) = rest.split_once(after) else { break };
+        found.push(inner);
+        text = rest;
+    }
+    found
+}
+
+#[test]
+fn the_readme_lists_every_flag_as_it_is() {
+    let mut command = Cli::command();
+    command.build();
+    let server = command.find_subcommand("server").unwrap();
+    let defined: BTreeMap<String, [String; 3]> = server
+        .get_arguments()
+        .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
+        .map(|argument| {
+            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            let python = PYTHON_NAMES.iter().find(|(_, id)| argument.get_id() == id);
+            let default = argument
+                .get_default_values()
+                .iter()
+                .map(|value| value.to_string_lossy())
+                .collect::<Vec<_>>()
+                .join(",");
+            (
+                format!("--{}", argument.get_long().unwrap()),
+                [
+                    variable.unwrap_or_default(),
+                    python.map(|(old, _)| (*old).to_owned()).unwrap_or_default(),
+                    default,
+                ],
+            )
+        })
+        .collect();
+    let plain = |cell: &String| code(cell).unwrap_or(cell).to_owned();
+    let rows = rows(&read("README.md"), "--");
+    let described: BTreeMap<String, [String; 3]> = rows
+        .iter()
+        .map(|cells| {
+            assert_eq!(cells.len(), 5, "{cells:?}");
+            assert!(!cells[4].is_empty(), "{} has no meaning", cells[0]);
+            (plain(&cells[0]), [plain(&cells[1]), plain(&cells[2]), plain(&cells[3])])
+        })
+        .collect();
+    assert_eq!(described, defined, "left: README.md, right: --help");
+    assert_eq!(rows.len(), defined.len(), "README.md has a flag twice");
+}
+
+#[test]
+fn operations_lists_every_problem_with_its_status() {
+    let source = read("src/server/api/problem.rs");
+    let class = between(&source, "fn class(", "\n    }\n")[0];
+    // Every class is written as (STATUS, "type", "Title").
+    let mut defined = BTreeMap::new();
+    for tuple in class.split("=>").skip(1) {
+        let status = tuple
+            .split("StatusCode::")
+            .nth(1)
+            .map(|rest| rest.split(',').next().unwrap().trim())
+            .filter(|_| !tuple.trim_start().trim_start_matches(['{', '(', ' ', '\n']).starts_with('*'));
+        let slug = tuple.split('"').nth(1).unwrap();
+        defined.insert(slug.to_owned(), status.map(number));
+    }
+    assert!(defined.len() > 10, "{defined:?}");
+    let prefix = "urn:ipxe-bridge:problem:";
+    let described: BTreeMap<String, String> = rows(&read("docs/operations.md"), prefix)
+        .into_iter()
+        .map(|cells| (code(&cells[0]).unwrap()[prefix.len()..].to_owned(), cells[1].clone()))
+        .collect();
+    assert_eq!(
+        described.keys().collect::<Vec<_>>(),
+        defined.keys().collect::<Vec<_>>(),
+        "left: docs/operations.md, right: problem.rs"
+    );
+    for (slug, status) in defined {
+        if let Some(status) = status {
+            assert_eq!(described[&slug], status.to_string(), "{slug}");
+        }
+    }
+}
+
+/// The number of a status by the name of its constant.
+fn number(name: &str) -> u16 {
+    (100..600)
+        .filter_map(|code| http::StatusCode::from_u16(code).ok())
+        .find(|status| {
+            let words = status.canonical_reason().unwrap_or_default();
+            words.to_uppercase().replace([' ', '-'], "_") == name
+        })
+        .unwrap_or_else(|| panic!("{name} is no status"))
+        .as_u16()
+}
+
+#[tokio::test]
+async fn operations_lists_every_metric() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&[]).await;
+    // Counters with labels are there from their first count on.
+    assert_eq!(bridge.get("/ipxe-mac-boot/52-54-00-cc-00-01").await.status, 200);
+    assert_eq!(bridge.get("/boot-artifacts/kernel/a/lab").await.status, 200);
+    eventually("the transfer is counted", Duration::from_secs(5), async || {
+        bridge.metrics().await.contains("_transfers_total{")
+    })
+    .await;
+    let text = bridge.metrics().await;
+    let written: BTreeMap<String, [String; 2]> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| {
+            let name = format!("{name}{}", if kind == "counter" { "_total" } else { "" });
+            let sample = text
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{name}{{")))
+                .unwrap_or_default();
+            let labels = sample
+                .split('}')
+                .next()
+                .unwrap()
+                .split(',')
+                .filter_map(|label| Some(label.split_once('=')?.0));
+            let labels = labels.map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            (name, [kind.to_owned(), labels])
+        })
+        .collect();
+    let described: BTreeMap<String, [String; 2]> = rows(&read("docs/operations.md"), "ipxe_bridge_")
+        .into_iter()
+        .map(|cells| (code(&cells[0]).unwrap().to_owned(), [cells[1].clone(), cells[2].clone()]))
+        .collect();
+    assert_eq!(described, written, "left: docs/operations.md, right: /metrics");
+
+    // One that nothing above counted would be missing on both sides.
+    let source: String = read("src/server/metrics.rs").split_whitespace().collect();
+    let registry = source.split("fnregistry(").nth(1).unwrap();
+    let calls = ["register(\"", "register_with_unit(\"", "gauge(\""];
+    let names: Vec<&str> = calls.iter().flat_map(|call| between(registry, call, "\"")).collect();
+    assert_eq!(names.len(), described.len(), "{names:?}");
+}
+
+/// Every tracked or new file of the project that is text.
+fn files() -> Vec<(PathBuf, String)> {
+    fn list(folder: &Path, paths: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_symlink() || ["target", ".git", ".cache"].contains(&name.as_str()) {
+                continue;
+            }
+            match path.is_dir() {
+                true => list(&path, paths),
+                false => paths.push(path),
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    list(&root(), &mut paths);
+    paths.sort();
+    let text = |path: PathBuf| fs::read_to_string(&path).ok().map(|text| (path, text));
+    paths.into_iter().filter_map(text).collect()
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut links = 0;
+    for (path, text) in files() {
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        for target in between(&text, "](", ")") {
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() {
+                path.clone()
+            } else {
+                path.parent().unwrap().join(file)
+            };
+            assert!(file.exists(), "{}: {target} does not exist", path.display());
+            let has = |anchor: &str| {
+                let text = fs::read_to_string(&file).unwrap();
+                text.lines().any(|line| line.starts_with('#') && self::anchor(line) == anchor)
+            };
+            assert!(
+                anchor.is_empty() || has(anchor),
+                "{}: {target} has no such heading",
+                path.display()
+            );
+        }
+    }
+    assert!(links > 10, "only {links} links were found");
+}
+
+/// The anchor of a heading, as code hosts make it.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn no_file_names_the_machine_it_was_written_on_or_a_registry() {
+    // Put together here, so that this file does not hold them itself.
+    let host = |parts: &[&str]| parts.join(".");
+    let unwanted = [
+        ["/wo", "rk/"].concat(),
+        host(&["crates", "io/"]),
+        host(&["index", "crates", "io"]),
+        host(&["static", "crates", "io"]),
+        host(&["proxy", "golang", "org"]),
+        host(&["sum", "golang", "org"]),
+        host(&["registry", "npmjs", "org"]),
+        host(&["registry", "yarnpkg", "com"]),
+    ];
+    for (path, text) in files() {
+        let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        // Its format names the registry of every crate.
+        if shown == "Cargo.lock" {
+            continue;
+        }
+        for unwanted in &unwanted {
+            let line = text.lines().position(|line| line.contains(unwanted));
+            assert!(line.is_none(), "{shown} line {}: {unwanted}", line.unwrap_or_default() + 1);
+        }
+    }
+}
+
+#[test]
+fn the_code_map_names_files_that_exist_and_leaves_none_out() {
+    let text = read("docs/architecture.md");
+    let map = text.split("## Code map").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut named = BTreeSet::new();
+    for line in map.lines().filter(|line| line.starts_with("| `")) {
+        let first = line.trim_start_matches("| ").split(" | ").next().unwrap();
+        let mut folder = PathBuf::new();
+        for name in between(first, "`", "`") {
+            // A bare name stands in the folder of the one before.
+            let path = if Path::new(name).starts_with("src") || !folder.starts_with("src") {
+                PathBuf::from(name)
+            } else {
+                folder.join(name)
+            };
+            assert!(
+                root().join(&path).exists(),
+                "docs/architecture.md: {} does not exist",
+                path.display()
+            );
+            folder = path.parent().unwrap().to_owned();
+            named.insert(path);
+        }
+    }
+    for (path, _) in files() {
+        let path = path.strip_prefix(root()).unwrap().to_owned();
+        if path.starts_with("src") {
+            assert!(named.contains(&path), "docs/architecture.md leaves out {}", path.display());
+        }
+    }
+}

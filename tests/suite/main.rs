@@ -1,0 +1,30 @@
+//! Everything that is tested from outside the crate, in one binary: linking is most of what a small test costs.
+//!
+//! `cargo test --test suite -- cluster` runs the tests of one module.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test that cannot go on must fail where it happens"
+)]
+
+#[path = "../../examples/upstream/service.rs"]
+pub mod upstream_service;
+
+mod support;
+
+mod boots;
+mod certificates;
+mod cluster;
+mod decision;
+mod docs;
+mod files;
+mod generated;
+mod http;
+mod layering;
+mod limits;
+mod scripts;
+mod telemetry;
+mod transfers;
+mod upstream;

@@ -1,0 +1,145 @@
+//! What the server says: never a secret, and spans to whoever collects them.
+
+use std::time::Duration;
+
+use reqwest::Method;
+
+use crate::support::bridge::{Bridge, eventually};
+use crate::support::site::{Site, TOKEN_MARKER};
+use crate::upstream_service::{Fault, INTERNAL_URL, SECRET_MARKER, Target};
+
+const SCRIPT: &str = "/ipxe-mac-boot/52:54:00:cc:00:01";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_upstream_is_in_any_output() {
+    let site = Site::start().await;
+    site.environment("c", "odd", "{}", false);
+    site.host("c", "n9", "52:54:00:cc:00:09", Some("odd"));
+    let bridge = site.bridge(&["--log-level", "trace"]).await;
+    let mut said = String::new();
+    let faults = [
+        None,
+        Some(Fault::Status(401)),
+        Some(Fault::Status(404)),
+        Some(Fault::Status(500)),
+        Some(Fault::CutAfter(50)),
+        Some(Fault::Redirect(format!("http://127.0.0.1:1/x?api_key={TOKEN_MARKER}"))),
+        Some(Fault::Body(
+            format!("{{\"reason\":\"IPXE booting skipped. see http://x/?api_key={TOKEN_MARKER}\"}}").into(),
+        )),
+        Some(Fault::Body(
+            format!("#!ipxe\nkernel http://x?api_key={TOKEN_MARKER}\n").into(),
+        )),
+    ];
+    for fault in faults {
+        for target in [Target::Script, Target::Kernel, Target::Initrd, Target::Rootfs] {
+            site.upstream.set_fault(target, fault.clone(), None);
+        }
+        for path in [
+            "/",
+            "/inventory",
+            "/ipxe-boot",
+            "/boot.ipxe",
+            "/openapi.json",
+            "/readyz",
+            SCRIPT,
+            "/ipxe-mac-boot/52:54:00:cc:00:02",
+            "/ipxe-mac-boot/52:54:00:cc:00:09",
+            "/ipxe-mac-boot/52:54:00:ff:00:01",
+            "/explain/52:54:00:cc:00:01",
+            "/explain/52:54:00:cc:00:02",
+            "/ipxe-mac-proxy/52:54:00:cc:00:01",
+            "/boot-artifacts/ipxeScript/a/lab",
+            "/boot-artifacts/kernel/lab",
+        ] {
+            let answer = bridge.get(path).await;
+            said.push_str(&format!("{path} {:?} {}\n", answer.headers, answer.text()));
+        }
+        for path in [
+            "/boot-artifacts/kernel/a/lab",
+            "/boot-artifacts/initrd/a/lab",
+            "/boot-artifacts/rootfs/b/lab",
+        ] {
+            let response = bridge.send(Method::GET, path, &[]).await;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = response.bytes().await.unwrap_or_default();
+            said.push_str(&format!("{path} {headers:?}\n"));
+            if status != 200 {
+                said.push_str(&String::from_utf8_lossy(&body));
+            }
+        }
+    }
+    // Objects that cannot be used are reported too.
+    site.write("bad.yaml", &format!("apiVersion: metal3.io/v1alpha1\nkind: BareMetalHost\nmetadata: {{name: x}}\nspec: {{bootMACAddress: [http://x/?api_key={TOKEN_MARKER}]}}\n"));
+    let env = site
+        .infra_env("c", "odd", "{}", false)
+        .replace("    kernel: http", "    kernel: ftp");
+    site.write("env-c-odd.yaml", &env);
+    site.write("broken.yaml", &format!("x: [http://x/?api_key={TOKEN_MARKER}\n"));
+    eventually("they are", Duration::from_secs(2), async || {
+        bridge.get("/inventory").await.json()["skipped"].as_array().unwrap().len() == 2
+    })
+    .await;
+    said.push_str(bridge.get("/inventory").await.text());
+    said.push_str(&bridge.metrics().await);
+    said.push_str(&bridge.log());
+    let upstream_port = site.upstream.addr().port().to_string();
+    for secret in [
+        TOKEN_MARKER,
+        "api_key=",
+        SECRET_MARKER,
+        INTERNAL_URL,
+        "pull-secret",
+        &format!(":{upstream_port}"),
+    ] {
+        if let Some(at) = said.find(secret) {
+            let start = said.floor_char_boundary(at.saturating_sub(300));
+            panic!(
+                "{secret} is in the output: …{}",
+                &said[start..said.floor_char_boundary(at + 100)]
+            );
+        }
+    }
+    // The search can fail: where it was asked for, the token is there.
+    let open = site.bridge(&["--script-proxy"]).await;
+    site.upstream.set_fault(Target::Script, None, None);
+    assert!(
+        open.get("/ipxe-mac-proxy/52:54:00:cc:00:01")
+            .await
+            .text()
+            .contains(TOKEN_MARKER)
+    );
+}
+
+#[tokio::test]
+async fn a_dead_collector_costs_nothing_and_a_live_one_gets_spans() {
+    let site = Site::start().await;
+    let folder = site.path().to_str().unwrap().to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let collector = format!("http://{}", listener.local_addr().unwrap());
+    let mut bridge = Bridge::start_with(
+        &["--manifests", &folder],
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ],
+    )
+    .await;
+    bridge.wait_ready().await;
+    bridge.get(SCRIPT).await;
+    let (mut stream, _) = tokio::time::timeout(Duration::from_secs(10), listener.accept())
+        .await
+        .unwrap()
+        .unwrap();
+    let mut request = vec![0; 4096];
+    let length = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await.unwrap();
+    assert!(
+        String::from_utf8_lossy(&request[..length]).starts_with("POST /v1/traces HTTP/1.1"),
+        "{:?}",
+        &request[..length]
+    );
+    drop((stream, listener));
+    assert_eq!(bridge.get(SCRIPT).await.status, 200);
+    bridge.terminate();
+    assert!(bridge.ended(Duration::from_secs(10)).await.success());
+}
