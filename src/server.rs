@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod context;
 pub mod convert;
 pub mod files;
 pub mod host_files;
@@ -9,10 +10,12 @@ pub mod listener;
 pub mod manifests;
 pub mod metrics;
 pub mod middleware;
+pub mod script_cache;
 pub mod snapshot;
 pub mod sources;
 pub mod tls;
 pub mod transfer;
+pub mod trouble;
 pub mod upstream;
 pub mod validator;
 pub mod watch;
@@ -31,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 use crate::boot::decision::Policy;
 use crate::cli::ServerArgs;
 
-use api::{Context, Settings};
+use context::{Context, Settings};
 use listener::{Limits, Tls};
+use script_cache::ScriptCache;
 use snapshot::Snapshot;
 use sources::Sources;
 use upstream::Upstream;
@@ -82,7 +86,7 @@ impl Server {
         let context = Arc::new(Context {
             snapshot: Arc::new(Snapshot::default()),
             upstream,
-            scripts: answer::ScriptCache::new(args.loop_timing),
+            scripts: ScriptCache::new(args.loop_timing),
             metrics: Arc::default(),
             settings: Settings {
                 uri: args.uri.clone(),
@@ -179,7 +183,7 @@ impl Listeners {
             ..limits
         };
         tracing::info!("metrics are at http://{metrics_address}/metrics");
-        listeners.push(spawn(self.metrics, None, metrics::endpoint(context.clone()), &few));
+        listeners.push(spawn(self.metrics, None, api::metrics::endpoint(context.clone()), &few));
         Server {
             address,
             tls_address,

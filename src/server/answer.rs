@@ -1,8 +1,6 @@
 //! From a decision to the script a machine gets: upstream is asked where the decision says so.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use crate::boot::artifact::{PublicUrl, UpstreamUrl};
 use crate::boot::decision::{Ask, Boot, Decision};
@@ -12,9 +10,9 @@ use crate::boot::mac::MacAddr;
 use crate::boot::render;
 use crate::boot::script::{BootScript, ScriptError, UpstreamScript};
 
-use super::api::Context;
-use super::api::problem::Trouble;
-use super::upstream::{ScriptAnswer, Upstream, UpstreamError};
+use super::context::Context;
+use super::trouble::Trouble;
+use super::upstream::{ScriptAnswer, UpstreamError};
 
 /// A script and what was decided on the way to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,53 +166,5 @@ fn doubled(inventory: &Inventory, environment: &Environment, mac: MacAddr, reaso
             "the service has several hosts with this MAC address: Agents {}",
             agents.join(" and ")
         ),
-    }
-}
-
-/// Scripts of environments: one fetch serves all hosts, for as long as the loop timing says.
-#[derive(Debug, Default)]
-pub struct ScriptCache {
-    keep: Duration,
-    entries: Mutex<HashMap<UpstreamUrl, Entry>>,
-}
-
-/// One script; whoever comes first fetches it, the others wait for it.
-type Entry = Arc<tokio::sync::Mutex<Option<(Instant, UpstreamScript)>>>;
-
-impl ScriptCache {
-    /// A cache that keeps a script for this long.
-    pub fn new(keep: Duration) -> Self {
-        Self {
-            keep,
-            entries: Mutex::default(),
-        }
-    }
-
-    async fn get(&self, upstream: &Upstream, url: &UpstreamUrl) -> Result<UpstreamScript, UpstreamError> {
-        let entry = {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            if !entries.contains_key(url) {
-                // An address changes with its environment: what nobody asked for since then goes.
-                entries.retain(|_, entry| {
-                    entry
-                        .try_lock()
-                        .is_ok_and(|entry| entry.as_ref().is_some_and(|(at, _)| at.elapsed() < self.keep))
-                });
-            }
-            entries.entry(url.clone()).or_default().clone()
-        };
-        let mut entry = entry.lock().await;
-        if let Some((at, script)) = entry.as_ref()
-            && at.elapsed() < self.keep
-        {
-            return Ok(script.clone());
-        }
-        let script = match upstream.script(url).await? {
-            ScriptAnswer::Script(body) => UpstreamScript::parse(&body)?,
-            // Said of a machine, but no machine was asked for.
-            ScriptAnswer::Skipped(_) | ScriptAnswer::Doubled(_) => return Err(UpstreamError::Status(404)),
-        };
-        *entry = Some((Instant::now(), script.clone()));
-        Ok(script)
     }
 }

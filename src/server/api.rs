@@ -5,101 +5,26 @@ pub mod boot;
 mod example;
 pub mod health;
 pub mod inventory;
+pub mod metrics;
 pub mod page;
 pub mod problem;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use poem::endpoint::{DynEndpoint, ToDynEndpoint};
-use poem::{EndpointExt, Request, Response, Route};
+use poem::{EndpointExt, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, Tags};
 
-use crate::boot::artifact::PublicUrl;
 use crate::boot::decision::Policy;
 use crate::boot::kernel_arguments::KernelArguments;
 use crate::boot::render::LocalDisk;
 
-use super::answer::ScriptCache;
-use super::metrics::Metrics;
+use super::context::{Context, Settings};
 use super::middleware;
-use super::snapshot::{Published, Snapshot};
+use super::script_cache::ScriptCache;
 use super::upstream::Upstream;
-
-use problem::Trouble;
-
-/// What every handler may use; it holds no client of the cluster.
-#[derive(Debug)]
-pub struct Context {
-    /// The current inventory.
-    pub snapshot: Arc<Snapshot>,
-    /// The client for upstream.
-    pub upstream: Arc<Upstream>,
-    /// Scripts of environments, fetched once for all hosts.
-    pub scripts: ScriptCache,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Settings.
-    pub settings: Settings,
-    /// Set when the server is about to end.
-    pub draining: AtomicBool,
-    /// When the server started.
-    pub started: Instant,
-}
-
-/// Settings that answers depend on.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The bridge's own address; otherwise as the request names it.
-    pub uri: Option<PublicUrl>,
-    /// What takes part in every decision.
-    pub policy: Policy,
-    /// How a machine is sent to its disk.
-    pub local_disk: LocalDisk,
-    /// Appended to every environment's command line.
-    pub kernel_arguments: KernelArguments,
-    /// Whether upstream's unchanged scripts are served.
-    pub script_proxy: bool,
-}
-
-impl Context {
-    /// The inventory, or the answer that says what is missing.
-    pub fn inventory(&self) -> Result<Arc<Published>, Trouble> {
-        self.snapshot.ready().map_err(Trouble::NotReady)
-    }
-
-    /// What is missing until the server is ready to answer; empty when it is.
-    pub fn not_ready(&self) -> Vec<String> {
-        match self.draining.load(Ordering::Relaxed) {
-            true => vec!["the server is about to end".to_owned()],
-            false => self.snapshot.ready().err().unwrap_or_default(),
-        }
-    }
-
-    /// The bridge's address for the machine that asks: as configured, otherwise the one it used itself.
-    pub fn public_url(&self, request: &Request) -> Result<PublicUrl, Trouble> {
-        if let Some(uri) = &self.settings.uri {
-            return Ok(uri.clone());
-        }
-        let scheme = request.scheme();
-        let host = match request.header(http::header::HOST) {
-            Some(host) => host.to_owned(),
-            None => match request.local_addr().as_socket_addr() {
-                Some(address) => address.to_string(),
-                None => "localhost".to_owned(),
-            },
-        };
-        // A host may be followed by a port and nothing else: the header is pasted into scripts.
-        let is_authority = host
-            .parse::<http::uri::Authority>()
-            .is_ok_and(|authority| !authority.as_str().contains('@'));
-        match is_authority.then(|| format!("{scheme}://{host}").parse()) {
-            Some(Ok(url)) => Ok(url),
-            _ => Err(Trouble::BadHost),
-        }
-    }
-}
 
 #[derive(Tags)]
 enum Tag {

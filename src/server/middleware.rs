@@ -8,8 +8,8 @@ use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 use poem_openapi::OperationId;
 use tracing::Instrument as _;
 
-use super::api::problem::{MAX_TARGET, Trouble};
 use super::metrics::Metrics;
+use super::trouble::{MAX_TARGET, Trouble};
 
 /// Answers a request and tells of it.
 pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Request, metrics: Arc<Metrics>) -> Result<Response> {

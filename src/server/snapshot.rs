@@ -7,7 +7,18 @@ use arc_swap::ArcSwapOption;
 
 use crate::boot::inventory::Inventory;
 
-use super::sources::SourceState;
+/// How a source is doing, for readiness and for people.
+#[derive(Debug, Clone)]
+pub struct SourceState {
+    /// What it is, for example `BareMetalHost`.
+    pub name: String,
+    /// It listed everything at least once.
+    pub listed: bool,
+    /// There is no such API in this cluster.
+    pub absent: bool,
+    /// Since when it may lag behind, and why.
+    pub behind: Option<(Instant, String)>,
+}
 
 /// The inventory that is served, swapped in one step.
 #[derive(Debug, Default)]
@@ -70,9 +81,4 @@ impl Snapshot {
     pub(super) fn publish(&self, published: Published) {
         self.current.store(Some(Arc::new(published)));
     }
-}
-
-/// An instant as age in whole seconds, as people and headers read it.
-pub fn age_seconds(since: Instant) -> u64 {
-    since.elapsed().as_secs()
 }

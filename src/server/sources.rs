@@ -12,8 +12,9 @@ use crate::boot::agent::Agent;
 use crate::boot::environment::{Environment, Host};
 use crate::boot::host_file::HostFile;
 use crate::boot::inventory::{Inventory, Observed, Skipped};
+use crate::crd::foreign::{self, Kind as _};
 
-use super::snapshot::{Published, Snapshot};
+use super::snapshot::{Published, Snapshot, SourceState};
 
 /// A burst of changes is given this long to end before the inventory is rebuilt.
 const COALESCE: Duration = Duration::from_millis(20);
@@ -50,19 +51,6 @@ struct Source {
     absent: bool,
     /// Since when it may lag behind, and why.
     behind: Option<(Instant, String)>,
-}
-
-/// How a source is doing, for readiness and for people.
-#[derive(Debug, Clone)]
-pub struct SourceState {
-    /// What it is, for example `BareMetalHost`.
-    pub name: String,
-    /// It listed everything at least once.
-    pub listed: bool,
-    /// There is no such API in this cluster.
-    pub absent: bool,
-    /// Since when it may lag behind, and why.
-    pub behind: Option<(Instant, String)>,
 }
 
 impl Sources {
@@ -128,7 +116,7 @@ impl Sources {
         let mut has_agent_api = false;
         let mut states = Vec::with_capacity(sources.len());
         for (name, source) in sources.iter() {
-            has_agent_api |= name.starts_with(super::watch::AGENTS) && source.listed && !source.absent;
+            has_agent_api |= name.starts_with(foreign::Agent::KIND) && source.listed && !source.absent;
             for item in source.items.values() {
                 match item {
                     Item::Environment(environment) => observed.environments.push(environment.clone()),

@@ -16,8 +16,6 @@ use crate::crd::foreign::{self, Kind, Object};
 use super::convert::{self, Convert};
 use super::sources::Sources;
 
-/// Name of the source that lists Agents.
-pub const AGENTS: &str = foreign::Agent::KIND;
 /// Objects per page of a list: bounds what is in memory at once while 10,000 hosts are read.
 const PAGE: u32 = 250;
 /// How often the API server is asked whether it is there, and how long it may take to say so.
@@ -125,7 +123,7 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
         if was_current {
             pause = FIRST_PAUSE;
         }
-        let this_pause = match K::KIND == AGENTS && is_absent(&failure) {
+        let this_pause = match K::KIND == foreign::Agent::KIND && is_absent(&failure) {
             true => {
                 sources.absent(&name);
                 ABSENT_PAUSE

@@ -14,13 +14,15 @@ use crate::boot::artifact::ArtifactKind;
 use crate::boot::environment::Environment;
 use crate::boot::inventory::{Inventory, LookupError};
 use crate::boot::name::ObjectName;
+use crate::server::context::Context;
 use crate::server::metrics::{Metrics, Outcome};
 use crate::server::middleware;
 use crate::server::transfer::{self, Answer, Content, Wanted};
+use crate::server::trouble::Trouble;
 use crate::server::validator::{ByteRange, Validator};
 
-use super::problem::{Failure, Trouble};
-use super::{Context, Tag, example};
+use super::problem::Failure;
+use super::{Tag, example};
 
 /// Artifacts.
 pub struct ArtifactsApi {

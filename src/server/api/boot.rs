@@ -11,11 +11,13 @@ use crate::boot::decision::Boot;
 use crate::boot::mac::MacAddr;
 use crate::boot::render;
 use crate::server::answer::Answer;
+use crate::server::context::Context;
 use crate::server::middleware;
 use crate::server::snapshot::Published;
+use crate::server::trouble::Trouble;
 
-use super::problem::{Failure, Trouble};
-use super::{Context, Tag, example};
+use super::problem::Failure;
+use super::{Tag, example};
 
 /// Scripts.
 pub struct BootApi {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::server::context::Context;
 use poem_openapi::payload::{Json, PlainText};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
-use super::{Context, Tag};
+use super::Tag;
 
 /// Probes for the platform the server runs on.
 pub struct HealthApi {

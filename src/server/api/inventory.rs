@@ -10,9 +10,11 @@ use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, OpenApi};
 
 use crate::boot::mac::MacAddr;
+use crate::server::context::Context;
+use crate::server::trouble::Trouble;
 
-use super::problem::{Failure, Trouble};
-use super::{Context, Tag, boot, example, page};
+use super::problem::Failure;
+use super::{Tag, boot, example, page};
 use view::{Explanation, InventoryView};
 
 /// The inventory.

@@ -6,10 +6,9 @@ use askama::Template;
 use http::StatusCode;
 
 use crate::boot::artifact::PublicUrl;
+use crate::server::context::Context;
 use crate::server::snapshot::Published;
-
-use super::Context;
-use super::problem::Trouble;
+use crate::server::trouble::Trouble;
 
 #[derive(Template)]
 #[template(path = "index.html")]

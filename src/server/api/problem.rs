@@ -6,14 +6,11 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object};
 
-use crate::boot::artifact::UnknownKind;
-use crate::boot::mac::MacError;
+use crate::server::trouble::{MAX_TARGET, Trouble};
 use crate::server::upstream::UpstreamError;
 
 /// Seconds after which iPXE asks again by itself (`Retry-After`, honoured since 1.21.1 and before).
 pub const RETRY_AFTER: u32 = 5;
-/// The longest path and query that is looked at, in bytes. iPXE's own are far below.
-pub const MAX_TARGET: usize = 8 * 1024;
 
 /// Problem details of RFC 9457.
 #[derive(Debug, Object)]
@@ -36,39 +33,6 @@ impl Example for Problem {
     fn example() -> Self {
         Trouble::NotYet("InfraEnv lab/discovery does not exist".to_owned()).problem()
     }
-}
-
-/// Everything that can keep a request from its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// The MAC address is none.
-    BadMac(MacError),
-    /// The kind of artifact is none.
-    UnknownKind(UnknownKind),
-    /// No such environment.
-    UnknownEnvironment(String),
-    /// Several environments have this name.
-    Ambiguous(String, Vec<String>),
-    /// The environment has no such artifact yet.
-    NoArtifact(String),
-    /// The first full list is not complete.
-    NotReady(Vec<String>),
-    /// The machine is to wait.
-    NotYet(String),
-    /// The machine is to boot what comes next.
-    NothingToBoot(String),
-    /// Upstream's script is not served.
-    ScriptProxyOff,
-    /// Upstream gave no usable answer.
-    Upstream(UpstreamError),
-    /// The range begins behind the end.
-    Range(Option<u64>),
-    /// The `Host` header cannot be part of an address.
-    BadHost,
-    /// Path and query are too long.
-    TargetTooLong(usize),
-    /// No such route, wrong method and the like, as the framework says.
-    Framework(StatusCode, String),
 }
 
 impl Trouble {

@@ -9,8 +9,7 @@ use crate::boot::artifact::ArtifactKind;
 use crate::boot::decision::{Boot, Decision};
 use crate::boot::environment::Environment;
 use crate::boot::inventory::Inventory;
-use crate::server::snapshot::Published;
-use crate::server::sources::SourceState;
+use crate::server::snapshot::{Published, SourceState};
 
 use super::super::example;
 

@@ -1,0 +1,71 @@
+//! The page for Prometheus: counters as they are, gauges as of now.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use poem::{EndpointExt, Response, Route, handler, web::Data};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::{family::Family, gauge::Gauge};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::server::context::Context;
+
+/// The page for Prometheus.
+pub fn endpoint(context: Arc<Context>) -> super::App {
+    let route = Route::new().at("/metrics", poem::get(page).data(context));
+    Arc::new(poem::endpoint::ToDynEndpoint(route.map_to_response()))
+}
+
+#[handler]
+fn page(Data(context): Data<&Arc<Context>>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &registry(context)) {
+        Ok(()) => Response::builder()
+            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            Response::builder().status(http::StatusCode::INTERNAL_SERVER_ERROR).finish()
+        }
+    }
+}
+
+/// Counters as they are, gauges as of now.
+fn registry(context: &Context) -> Registry {
+    let mut registry = Registry::with_prefix("ipxe_bridge");
+    context.metrics.register(&mut registry);
+
+    let build = Family::<[(&'static str, String); 1], Gauge>::default();
+    build
+        .get_or_create(&[("version", env!("CARGO_PKG_VERSION").to_owned())])
+        .set(1);
+    registry.register("build", "Always 1; the version of the program", build);
+
+    let mut gauge = |name: &str, help: &str, value: usize| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    gauge(
+        "ready",
+        "1 while machines can be answered",
+        usize::from(context.not_ready().is_empty()),
+    );
+    if let Ok(published) = context.snapshot.ready() {
+        let inventory = &published.inventory;
+        gauge("environments", "InfraEnvs in the inventory", inventory.environments().len());
+        gauge("hosts", "BareMetalHosts in the inventory", inventory.host_count());
+        gauge("host_files", "Host files in the inventory", inventory.all_host_files().len());
+        gauge("conflicts", "Objects that claim the same thing", inventory.conflicts().len());
+        gauge(
+            "skipped_objects",
+            "Objects and files that could not be used",
+            inventory.skipped().len(),
+        );
+        let age = Gauge::<f64, AtomicU64>::default();
+        age.set(published.stale_for().map_or(0.0, |age| age.as_secs_f64()));
+        let help = "Time for which the inventory may have missed changes; 0 while it is current";
+        registry.register_with_unit("inventory_age", help, Unit::Seconds, age);
+    }
+    registry
+}
