@@ -1,8 +1,9 @@
 //! Following files: a wake-up whenever something below a path may have changed.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
@@ -12,19 +13,39 @@ const QUIET: Duration = Duration::from_millis(120);
 /// But no longer than this after the first.
 const AT_MOST: Duration = Duration::from_millis(700);
 
+/// How often it is looked whether a path still leads to the same place: a folder that was replaced reports nothing of its successor.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Wakes up when files change. Network file systems and linked folders do not report changes, so it also wakes up by itself.
 #[derive(Debug)]
 pub struct Changes {
-    changed: Arc<Notify>,
+    paths: Vec<PathBuf>,
     period: Duration,
+    changed: Arc<Notify>,
+    watched: Vec<Option<Place>>,
     _watcher: Option<notify::RecommendedWatcher>,
 }
+
+/// Device and number of what a path leads to.
+type Place = (u64, u64);
 
 impl Changes {
     /// Follows everything below the paths. Of a file the folder around it is followed, since files are replaced by renaming.
     pub fn below(paths: &[PathBuf], period: Duration) -> Self {
-        let changed = Arc::new(Notify::new());
-        let wake = changed.clone();
+        let mut changes = Self {
+            paths: paths.to_vec(),
+            period,
+            changed: Arc::default(),
+            watched: Vec::new(),
+            _watcher: None,
+        };
+        changes.watch();
+        changes
+    }
+
+    fn watch(&mut self) {
+        self.watched = self.places();
+        let wake = self.changed.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading a file must not count as changing it, or every look would cause the next.
             if !event.is_ok_and(|event| event.kind.is_access()) {
@@ -32,39 +53,43 @@ impl Changes {
             }
         })
         .and_then(|mut watcher| {
-            for path in paths {
-                let folder = match path.is_dir() {
-                    true => path,
-                    false => path
-                        .parent()
-                        .filter(|parent| *parent != Path::new(""))
-                        .unwrap_or(Path::new(".")),
-                };
-                watcher.watch(
-                    folder,
-                    if path.is_dir() {
-                        RecursiveMode::Recursive
-                    } else {
-                        RecursiveMode::NonRecursive
-                    },
-                )?;
+            for (path, mode) in self.folders() {
+                watcher.watch(path, mode)?;
             }
             Ok(watcher)
-        })
-        .inspect_err(|error| {
-            tracing::warn!(%error, "changes of files are not reported here, they are looked at every {period:?} instead");
         });
-        Self {
-            changed,
-            period,
-            _watcher: watcher.ok(),
-        }
+        self._watcher = watcher
+            .inspect_err(|error| tracing::warn!(%error, "changes of files are not reported here, they are looked at every {:?}", self.period))
+            .ok();
+    }
+
+    /// What is followed for each path.
+    fn folders(&self) -> impl Iterator<Item = (&Path, RecursiveMode)> {
+        self.paths.iter().map(|path| match path.is_dir() {
+            true => (path.as_path(), RecursiveMode::Recursive),
+            false => {
+                let folder = path.parent().filter(|parent| *parent != Path::new(""));
+                (folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
+            }
+        })
+    }
+
+    fn places(&self) -> Vec<Option<Place>> {
+        let place = |path: &Path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        self.folders().map(|(folder, _)| place(folder)).collect()
     }
 
     /// Waits for the next change, and until changes have been quiet for a moment.
     pub async fn next(&mut self) {
-        if tokio::time::timeout(self.period, self.changed.notified()).await.is_err() {
-            return;
+        let start = Instant::now();
+        while tokio::time::timeout(LOOK, self.changed.notified()).await.is_err() {
+            if self.places() != self.watched {
+                self.watch();
+                break;
+            }
+            if start.elapsed() >= self.period {
+                return;
+            }
         }
         let quiet = async { while tokio::time::timeout(QUIET, self.changed.notified()).await.is_ok() {} };
         // At the end of the time the files are read anyway; a further change wakes up again.

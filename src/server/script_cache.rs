@@ -34,10 +34,10 @@ impl ScriptCache {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             if !entries.contains_key(url) {
                 // An address changes with its environment: what nobody asked for since then goes.
-                entries.retain(|_, entry| {
-                    entry
-                        .try_lock()
-                        .is_ok_and(|entry| entry.as_ref().is_some_and(|(at, _)| at.elapsed() < self.keep))
+                // One that is being fetched cannot be looked into, and stays.
+                entries.retain(|_, entry| match entry.try_lock() {
+                    Ok(entry) => entry.as_ref().is_some_and(|(at, _)| at.elapsed() < self.keep),
+                    Err(_) => true,
                 });
             }
             entries.entry(url.clone()).or_default().clone()

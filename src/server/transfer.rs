@@ -107,6 +107,10 @@ pub async fn open(
         }
     }
     let response = upstream.send(method.clone(), url, headers).await?;
+    if response.headers().contains_key(header::CONTENT_ENCODING) {
+        // Nobody asked for it, and iPXE would take the encoded bytes for the artifact.
+        return Err(UpstreamError::Contradiction("an encoding that was not asked for"));
+    }
     let validator = if kind.repeatable() {
         Validator::of_response(response.headers())
     } else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::bridge::{eventually, write};
+use crate::support::bridge::{Bridge, eventually, write};
 use crate::support::site::{Site, bare_metal_host};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,6 +125,46 @@ async fn manifests_are_followed_and_a_broken_file_keeps_its_last_good_state() {
     .await;
     site.remove("list.json");
     eventually("what a removed file held is gone", SECOND, async || {
+        bridge.script_has("52:54:00:cc:00:04", "is the default").await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_goes_and_comes_back_is_followed_again() {
+    let site = Site::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("current");
+    std::os::unix::fs::symlink(site.path(), &link).unwrap();
+    let bridge = Bridge::ready(&["--manifests", link.to_str().unwrap()]).await;
+    assert!(bridge.script_has("52:54:00:cc:00:01", "/kernel/a/lab").await);
+
+    // As a synchronized Git checkout is exchanged: the link leads elsewhere.
+    let next = Site::start().await;
+    next.host("b", "n3", "52:54:00:cc:00:03", Some("lab"));
+    std::os::unix::fs::symlink(next.path(), folder.path().join("new")).unwrap();
+    std::fs::rename(folder.path().join("new"), &link).unwrap();
+    eventually("the new folder is read", SECOND * 3, async || {
+        bridge.script_has("52:54:00:cc:00:03", "/kernel/b/lab").await
+    })
+    .await;
+    next.host("b", "n4", "52:54:00:cc:00:04", Some("lab"));
+    eventually("and followed", SECOND, async || {
+        bridge.script_has("52:54:00:cc:00:04", "/kernel/b/lab").await
+    })
+    .await;
+
+    std::fs::remove_file(&link).unwrap();
+    eventually("a folder that is gone is told", SECOND * 3, async || {
+        bridge.get("/inventory").await.text().contains("\"state\":\"behind\"")
+    })
+    .await;
+    assert!(
+        bridge.script_has("52:54:00:cc:00:04", "/kernel/b/lab").await,
+        "nothing is forgotten"
+    );
+    std::os::unix::fs::symlink(site.path(), &link).unwrap();
+    eventually("it is back", SECOND * 3, async || {
         bridge.script_has("52:54:00:cc:00:04", "is the default").await
     })
     .await;
