@@ -80,8 +80,8 @@ impl Context {
         };
         // A host may be followed by a port and nothing else: the header is pasted into scripts.
         let is_authority = host
-            .parse::<http::uri::Authority>()
-            .is_ok_and(|authority| !authority.as_str().contains('@'));
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte));
         match is_authority.then(|| format!("{scheme}://{host}").parse()) {
             Some(Ok(url)) => Ok(url),
             _ => Err(Trouble::BadHost),

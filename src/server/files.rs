@@ -96,3 +96,16 @@ impl Changes {
         let _ = tokio::time::timeout(AT_MOST, quiet).await;
     }
 }
+
+/// The text of a regular file of at most `limit` bytes; the error says what is wrong with it.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    // Reading from a pipe or a device may never end.
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if metadata.len() > limit {
+        return Err(format!("{} bytes are too many, expected at most {limit}", metadata.len()));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}

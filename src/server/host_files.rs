@@ -10,7 +10,7 @@ use crate::boot::host_file::HostFile;
 use crate::boot::inventory::Skipped;
 use crate::boot::script::MAX_SCRIPT;
 
-use super::files::Changes;
+use super::files::{self, Changes};
 use super::sources::{Item, Sources};
 
 /// Name of the source.
@@ -71,11 +71,7 @@ fn read(directory: &Path, last_good: &HashMap<String, Item>) -> std::io::Result<
 
 fn host_file(path: &Path, file: &str) -> Result<HostFile, String> {
     let mac = file.parse().map_err(|error| format!("its name: {error}"))?;
-    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > MAX_SCRIPT as u64 {
-        return Err(format!("{length} bytes are too long for a script, expected at most 1 MiB"));
-    }
-    let script = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let script = files::read_text(path, MAX_SCRIPT as u64)?;
     if script.trim().is_empty() {
         return Err("the file is empty, expected an iPXE script".to_owned());
     }

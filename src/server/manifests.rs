@@ -12,7 +12,7 @@ use crate::boot::inventory::Skipped;
 use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject};
 
 use super::convert::{self, Convert};
-use super::files::Changes;
+use super::files::{self, Changes};
 use super::sources::{Item, Sources};
 
 /// Name of the source.
@@ -73,7 +73,7 @@ impl Folder {
         for path in paths {
             let shown = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
             let file = self.files.entry(path.clone()).or_default();
-            match read_text(&path) {
+            match files::read_text(&path, MAX_FILE) {
                 Ok(text) if text == file.text => {}
                 Ok(text) => file.update(&shown, text),
                 Err(cause) => file.wrong = vec![skipped("file", shown, cause)],
@@ -148,14 +148,6 @@ fn skipped(kind: &str, object: String, cause: String) -> Skipped {
         object,
         cause,
     }
-}
-
-fn read_text(path: &Path) -> Result<String, String> {
-    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > MAX_FILE {
-        return Err(format!("{length} bytes are too long, expected at most {MAX_FILE}"));
-    }
-    fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// All YAML and JSON files below a folder, links followed, dot files left out.

@@ -148,6 +148,11 @@ pub async fn open(
         status => return Err(UpstreamError::Status(status.as_u16())),
     };
     let length = number(header::CONTENT_LENGTH);
+    let is_chunked = response.headers().contains_key(header::TRANSFER_ENCODING) || response.version() == http::Version::HTTP_2;
+    if length.is_none() && !is_chunked && !wanted.head {
+        // It would end with the connection, and a broken one would look complete.
+        return Err(UpstreamError::Contradiction("a body without a length"));
+    }
     let end = part.map(|part| part.last + 1).or(length);
     if length.zip(end).is_some_and(|(length, end)| start + length != end) {
         return Err(UpstreamError::Contradiction("a length that does not fit the range"));

@@ -113,6 +113,23 @@ async fn manifests_are_followed_and_a_broken_file_keeps_its_last_good_state() {
         })
         .await;
     }
+    // Nothing that is no file stops the others.
+    let pipe = site.path().join("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("/nowhere", site.path().join("dangling.yaml")).unwrap();
+    std::os::unix::fs::symlink(site.path(), site.path().join("loop")).unwrap();
+    std::fs::write(site.path().join("binary.yaml"), b"\xff\xfe").unwrap();
+    std::fs::write(site.path().join("deep.yaml"), "[".repeat(100_000)).unwrap();
+    eventually("each is named", SECOND * 5, async || {
+        let skipped = bridge.get("/inventory").await.text().to_owned();
+        ["pipe.yaml", "dangling.yaml", "binary.yaml", "deep.yaml line 1"]
+            .iter()
+            .all(|file| skipped.contains(&format!("\"{file}\"")))
+    })
+    .await;
+    for file in ["pipe.yaml", "dangling.yaml", "loop", "binary.yaml", "deep.yaml"] {
+        site.remove(file);
+    }
     // A list, as kubectl prints it, in JSON; and kinds that are none of ours.
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}},
