@@ -14,7 +14,7 @@ use strum::VariantNames;
 use crate::boot::artifact::PublicUrl;
 use crate::boot::decision::{BootPolicy, UnknownHosts};
 use crate::boot::kernel_arguments::KernelArguments;
-use crate::boot::render::LocalDisk;
+use crate::boot::local_disk::LocalDisk;
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub enum Command {
     Server(Box<ServerArgs>),
     /// Print the OpenAPI document of the server
     Openapi,
+    /// Print the CustomResourceDefinitions of the bridge's own kinds as YAML
+    Crd,
 }
 
 /// How the program logs.
@@ -114,6 +116,9 @@ pub struct ServerArgs {
     /// Namespaces to read, separated by commas [default: all]
     #[arg(long, env = "IPXE_BRIDGE_NAMESPACES", value_delimiter = ',', value_name = "NAME")]
     pub namespaces: Vec<String>,
+    /// Namespaces whose overrides may reach machines that a BareMetalHost of another namespace owns, separated by commas
+    #[arg(long, env = "IPXE_BRIDGE_OVERRIDE_NAMESPACES", value_delimiter = ',', value_name = "NAME")]
+    pub override_namespaces: Vec<String>,
     /// Serve upstream's unchanged scripts at /ipxe-mac-proxy: they hold a token of the environment that does not expire
     #[arg(long, env = "IPXE_BRIDGE_SCRIPT_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub script_proxy: bool,
@@ -238,7 +243,7 @@ mod tests {
         let arguments = ["ipxe-bridge", "server"].iter().chain(arguments).map(OsString::from);
         match Cli::read(arguments, |_| None).map_err(|error| error.to_string())?.command {
             Command::Server(server) => Ok(*server),
-            Command::Openapi => Err("another command".to_owned()),
+            Command::Openapi | Command::Crd => Err("another command".to_owned()),
         }
     }
 

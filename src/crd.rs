@@ -1,3 +1,12 @@
-//! Kinds of the cluster that the bridge reads.
+//! Kinds of the cluster: those that the bridge reads, and its own.
 
 pub mod foreign;
+pub mod host_override;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// The definitions of the bridge's own kinds.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    vec![host_override::IpxeHostOverride::crd()]
+}

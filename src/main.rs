@@ -29,6 +29,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 .build()?
                 .block_on(serve(*args))
         }
+        Command::Crd => {
+            for definition in ipxe_bridge::crd::all() {
+                print!("---\n{}", serde_saphyr::to_string(&definition)?);
+            }
+            Ok(())
+        }
         Command::Openapi => {
             println!("{}", server::api::spec()?);
             Ok(())

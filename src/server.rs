@@ -95,7 +95,7 @@ impl Server {
                     unknown: args.unknown_hosts,
                 },
                 local_disk: args.local_disk,
-                kernel_arguments: args.kernel_arguments.clone(),
+                kernel_arguments: args.kernel_arguments.clone().into(),
                 script_proxy: args.script_proxy,
             },
             draining: AtomicBool::new(false),
@@ -204,7 +204,7 @@ fn start_background(
     tls: Option<Tls>,
     end: &CancellationToken,
 ) {
-    let sources = Arc::new(Sources::default());
+    let sources = Arc::new(Sources::new(args.override_namespaces.clone()));
     let period = args.loop_timing;
     let spawn = |task: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(end.clone().run_until_cancelled_owned(task));

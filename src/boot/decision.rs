@@ -6,7 +6,10 @@ use strum::{Display, EnumString, VariantNames};
 
 use super::environment::Environment;
 use super::host_file::HostFile;
+use super::host_override::{Action, HostOverride};
 use super::inventory::{Claim, Inventory};
+use super::kernel_arguments::ArgumentEdits;
+use super::local_disk::LocalDisk;
 use super::mac::MacAddr;
 use super::name::ObjectName;
 
@@ -54,6 +57,8 @@ pub struct Decision {
     pub mac: MacAddr,
     /// What it boots.
     pub boot: Boot,
+    /// Changes to the kernel's command line that an override makes.
+    pub arguments: ArgumentEdits,
     /// Every rule that was looked at, in order; the last one decided.
     pub steps: Vec<Step>,
 }
@@ -65,8 +70,12 @@ pub enum Boot {
     Environment(Arc<Environment>, Ask),
     /// The script of a file, unchanged.
     File(Arc<HostFile>),
-    /// The machine's own disk.
-    LocalDisk,
+    /// A script of an override, unchanged.
+    Script(Arc<str>),
+    /// Another server's script or program.
+    Chain(Arc<str>),
+    /// The machine's own disk, by this method or the bridge's.
+    LocalDisk(Option<LocalDisk>),
     /// iPXE's shell.
     Shell,
     /// Nothing: status 404, iPXE goes on to what comes next.
@@ -157,6 +166,7 @@ impl Decision {
 /// The steps so far.
 struct Trail {
     mac: MacAddr,
+    arguments: ArgumentEdits,
     steps: Vec<Step>,
 }
 
@@ -175,9 +185,14 @@ impl Trail {
 
     fn end(mut self, rule: Rule, detail: impl Into<String>, boot: Boot) -> Decision {
         self.note(rule, true, detail);
+        self.decide(boot)
+    }
+
+    fn decide(self, boot: Boot) -> Decision {
         Decision {
             mac: self.mac,
             boot,
+            arguments: self.arguments,
             steps: self.steps,
         }
     }
@@ -186,23 +201,65 @@ impl Trail {
 impl Inventory {
     /// What a machine with several cards boots: the decision for the first card that something names, otherwise for the card it boots
     /// from.
-    pub fn decide_for_machine(&self, mac: MacAddr, cards: &[MacAddr], policy: Policy) -> Decision {
-        let first = self.decide(mac, policy);
+    pub fn decide_for_machine(&self, mac: MacAddr, cards: &[MacAddr], policy: Policy, now: i64) -> Decision {
+        let first = self.decide(mac, policy, now);
         if first.is_known() {
             return first;
         }
-        let mut others = cards.iter().map(|card| self.decide(*card, policy));
+        let mut others = cards.iter().map(|card| self.decide(*card, policy, now));
         others.find(Decision::is_known).unwrap_or(first)
     }
 
-    /// What this MAC address boots. The same inventory and policy always give the same answer.
-    pub fn decide(&self, mac: MacAddr, policy: Policy) -> Decision {
+    /// What this MAC address boots at this second since 1970. The same inventory, policy and time always give the same answer.
+    pub fn decide(&self, mac: MacAddr, policy: Policy, now: i64) -> Decision {
         let mut trail = Trail {
             mac,
+            arguments: ArgumentEdits::default(),
             steps: Vec::with_capacity(6),
         };
 
-        trail.pass(Rule::Override, "no override names this MAC address");
+        if let Some(host_override) = self.override_for(mac, now, &mut trail) {
+            let detail = format!("IpxeHostOverride {}", host_override.name);
+            if !host_override.arguments.is_empty() {
+                trail.note(
+                    Rule::Override,
+                    true,
+                    format!("{detail} changes kernel arguments: {}", host_override.arguments),
+                );
+                trail.arguments = host_override.arguments.clone();
+            }
+            match &host_override.action {
+                None => {}
+                Some(Action::Script(script)) => {
+                    return trail.end(
+                        Rule::Override,
+                        format!("{detail} has a script"),
+                        Boot::Script(script.as_str().into()),
+                    );
+                }
+                Some(Action::Chain(url)) => {
+                    return trail.end(
+                        Rule::Override,
+                        format!("{detail} hands over to {url}"),
+                        Boot::Chain(url.as_str().into()),
+                    );
+                }
+                Some(Action::LocalDisk(method)) => {
+                    return trail.end(Rule::Override, format!("{detail} wants the disk"), Boot::LocalDisk(*method));
+                }
+                Some(Action::Environment(name)) => {
+                    let detail = format!("{detail} wants InfraEnv {name}");
+                    return self.environment_boots(
+                        trail,
+                        Rule::Override,
+                        detail,
+                        name,
+                        Some(host_override.name.namespace()),
+                        policy,
+                    );
+                }
+            }
+        }
 
         match self.claim(mac) {
             Claim::Disputed(hosts) => {
@@ -256,11 +313,38 @@ impl Inventory {
         );
         let boot = match policy.unknown {
             UnknownHosts::Shell => Boot::Shell,
-            UnknownHosts::LocalDisk => Boot::LocalDisk,
+            UnknownHosts::LocalDisk => Boot::LocalDisk(None),
             UnknownHosts::NotFound => Boot::Nothing,
             UnknownHosts::Wait => Boot::NotYet("the machine is not known yet".to_owned()),
         };
         trail.end(Rule::UnknownHost, detail, boot)
+    }
+
+    /// The override that counts: of the highest priority, if it is the only one of that. Equals cancel each other out: which of them
+    /// is meant is not for the bridge to guess.
+    fn override_for(&self, mac: MacAddr, now: i64, trail: &mut Trail) -> Option<&HostOverride> {
+        let all = self.overrides(mac);
+        let alive: Vec<_> = all.iter().filter(|host_override| !host_override.is_expired(now)).collect();
+        for host_override in all.iter().filter(|host_override| host_override.is_expired(now)) {
+            trail.pass(Rule::Override, format!("IpxeHostOverride {} has expired", host_override.name));
+        }
+        for same in alive.chunk_by(|a, b| a.priority == b.priority) {
+            if let [only] = same {
+                return Some(only);
+            }
+            let names: Vec<String> = same.iter().map(|host_override| host_override.name.to_string()).collect();
+            trail.pass(
+                Rule::Override,
+                format!(
+                    "IpxeHostOverrides {} have the same priority, so none counts",
+                    names.join(" and ")
+                ),
+            );
+        }
+        if all.is_empty() {
+            trail.pass(Rule::Override, "no override is for this MAC address");
+        }
+        None
     }
 
     /// The environment is known by name: is it there, is it ready, and does the disk boot instead?
@@ -301,7 +385,7 @@ impl Inventory {
                     return trail.end(
                         Rule::BootPolicy,
                         format!("UntilInstalled: {why}, so its disk boots"),
-                        Boot::LocalDisk,
+                        Boot::LocalDisk(None),
                     );
                 }
                 Progressed::Disputed(why) => {
@@ -334,11 +418,7 @@ impl Inventory {
                 Boot::NotYet(format!("InfraEnv {name} has no {} yet", kinds.join(", ")))
             }
         };
-        Decision {
-            mac: trail.mac,
-            boot,
-            steps: trail.steps,
-        }
+        trail.decide(boot)
     }
 
     /// How far the machine's installation is, by the Agents of its host's namespace; for a machine without a host, of any namespace.

@@ -3,6 +3,7 @@
 use super::artifact::{ArtifactKind, UpstreamUrl};
 use super::mac::MacAddr;
 use super::name::ObjectName;
+use super::selector::Labels;
 
 /// An InfraEnv: one discovery image and the script that boots it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Host {
     pub created: i64,
     /// The network card it boots from.
     pub mac: MacAddr,
+    /// All its labels.
+    pub labels: Labels,
     /// The environment its label names, always in its own namespace; `None` without the label.
     pub environment: Option<ObjectName>,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::agent::Agent;
 use super::environment::{Environment, Host};
 use super::host_file::HostFile;
+use super::host_override::{HostOverride, Machines};
 use super::mac::MacAddr;
 use super::name::ObjectName;
 
@@ -22,6 +23,10 @@ pub struct Observed {
     pub agents: Option<Vec<Arc<Agent>>>,
     /// All files of the host-files directory.
     pub host_files: Vec<Arc<HostFile>>,
+    /// All overrides.
+    pub overrides: Vec<Arc<HostOverride>>,
+    /// Namespaces whose overrides may reach machines of other namespaces.
+    pub trusted_namespaces: Vec<String>,
     /// Objects and files that could not be used.
     pub skipped: Vec<Skipped>,
 }
@@ -55,6 +60,7 @@ pub struct Inventory {
     hosts: HashMap<MacAddr, Vec<Arc<Host>>>,
     agents: Option<HashMap<MacAddr, Vec<Arc<Agent>>>>,
     host_files: HashMap<MacAddr, Vec<Arc<HostFile>>>,
+    overrides: HashMap<MacAddr, Vec<Arc<HostOverride>>>,
     defaults: Vec<Arc<Environment>>,
     conflicts: Vec<Conflict>,
     skipped: Vec<Skipped>,
@@ -99,9 +105,74 @@ impl Inventory {
         inventory
             .defaults
             .sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+        // After the sorting: it names the oldest owner.
+        inventory.apply_overrides(observed.overrides, &observed.trusted_namespaces);
         inventory.skipped.sort();
-        inventory.conflicts = inventory.find_conflicts();
+        let conflicts = inventory.find_conflicts();
+        inventory.conflicts.extend(conflicts);
+        inventory.conflicts.sort();
         inventory
+    }
+
+    /// Sorts the overrides by the machines they are for. One that is for a machine of another namespace does not get it: a BareMetalHost
+    /// says to whom a machine belongs.
+    fn apply_overrides(&mut self, overrides: Vec<Arc<HostOverride>>, trusted: &[String]) {
+        for host_override in overrides {
+            let namespace = host_override.name.namespace();
+            let is_trusted = trusted.iter().any(|trusted| trusted == namespace);
+            for mac in self.machines(&host_override) {
+                let owner = self.hosts(mac).iter().find(|host| host.name.namespace() != namespace);
+                let Some(owner) = owner.filter(|_| !is_trusted) else {
+                    self.overrides.entry(mac).or_default().push(host_override.clone());
+                    continue;
+                };
+                let conflict = Conflict {
+                    subject: mac.to_string(),
+                    objects: vec![
+                        format!("BareMetalHost {}", owner.name),
+                        format!("IpxeHostOverride {}", host_override.name),
+                    ],
+                    outcome: "the override does not get the machine of another namespace".to_owned(),
+                };
+                self.conflicts.push(conflict);
+            }
+        }
+        for overrides in self.overrides.values_mut() {
+            overrides.sort_by(|a, b| (b.priority, a.created, &a.name).cmp(&(a.priority, b.created, &b.name)));
+        }
+    }
+
+    /// The MAC addresses that an override is for.
+    fn machines(&self, host_override: &HostOverride) -> Vec<MacAddr> {
+        match &host_override.machines {
+            Machines::Macs(macs) => macs.clone(),
+            Machines::Hosts(selector) => {
+                let hosts = self.hosts.values().flatten();
+                let own = hosts.filter(|host| host.name.namespace() == host_override.name.namespace());
+                own.filter(|host| selector.matches(&host.labels))
+                    .map(|host| host.mac)
+                    .collect()
+            }
+        }
+    }
+
+    /// The overrides for this MAC address, highest priority first, then the oldest.
+    pub fn overrides(&self, mac: MacAddr) -> &[Arc<HostOverride>] {
+        self.overrides.get(&mac).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every override and the machines it reaches, by namespace and name.
+    pub fn all_overrides(&self) -> BTreeMap<ObjectName, (Arc<HostOverride>, Vec<MacAddr>)> {
+        let mut all = BTreeMap::new();
+        for (mac, overrides) in &self.overrides {
+            for host_override in overrides {
+                let entry = all.entry(host_override.name.clone());
+                let (_, macs): &mut (_, Vec<MacAddr>) = entry.or_insert_with(|| (host_override.clone(), Vec::new()));
+                macs.push(*mac);
+            }
+        }
+        all.values_mut().for_each(|(_, macs)| macs.sort());
+        all
     }
 
     fn find_conflicts(&self) -> Vec<Conflict> {
@@ -129,6 +200,21 @@ impl Inventory {
                 },
             });
         }
+        for (mac, overrides) in &self.overrides {
+            for same in overrides
+                .chunk_by(|a, b| a.priority == b.priority)
+                .filter(|same| same.len() > 1)
+            {
+                conflicts.push(Conflict {
+                    subject: mac.to_string(),
+                    objects: same.iter().map(|o| format!("IpxeHostOverride {}", o.name)).collect(),
+                    outcome: format!(
+                        "all of priority {}: none of them counts, as long as more than one is not expired",
+                        same[0].priority
+                    ),
+                });
+            }
+        }
         if let [first, _, ..] = self.defaults.as_slice() {
             conflicts.push(Conflict {
                 subject: "default environment".to_owned(),
@@ -148,7 +234,6 @@ impl Inventory {
                 });
             }
         }
-        conflicts.sort();
         conflicts
     }
 
@@ -224,6 +309,7 @@ impl Inventory {
             .keys()
             .filter(|mac| !matches!(self.claim(**mac), Claim::None))
             .chain(self.host_files.keys())
+            .chain(self.overrides.keys())
             .copied()
             .collect();
         macs.sort();

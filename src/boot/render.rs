@@ -2,45 +2,17 @@
 
 use std::fmt::Write as _;
 
-use strum::{Display, EnumString, VariantNames};
-
 use super::artifact::PublicUrl;
 use super::decision::{Boot, Decision};
 use super::inventory::Inventory;
-use super::kernel_arguments::KernelArguments;
+use super::kernel_arguments::ArgumentEdits;
+use super::local_disk::LocalDisk;
 use super::mac::MacAddr;
 use super::name::ObjectName;
 use super::script::{BootScript, Rewrite, ScriptError};
 
 /// How often a script tries to load and boot before it gives the machine back to its firmware.
 const ATTEMPTS: u32 = 5;
-
-/// How a machine is sent to its own disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Display, EnumString, VariantNames)]
-#[strum(ascii_case_insensitive)]
-pub enum LocalDisk {
-    /// UEFI: back to the firmware's boot order with an error, which moves it on to the next entry; BIOS: the first disk directly.
-    #[default]
-    Platform,
-    /// Back to the firmware with an error on both platforms.
-    Exit,
-    /// The first disk directly; UEFI builds of iPXE before 2024-03 cannot and go back to the firmware.
-    Sanboot,
-    /// No script at all: status 404.
-    NotFound,
-}
-
-impl LocalDisk {
-    /// The command; `None` where the answer is a 404. Never `exit 0`: UEFI firmware takes it for success and stops in its menu.
-    fn command(self) -> Option<&'static str> {
-        match self {
-            Self::Platform => Some("iseq ${platform} efi && exit 1 || sanboot --no-describe --drive 0x80"),
-            Self::Exit => Some("exit 1"),
-            Self::Sanboot => Some("sanboot --no-describe --drive 0x80 || exit 1"),
-            Self::NotFound => None,
-        }
-    }
-}
 
 /// A text as iPXE's `echo` can print it: white space collapsed, and nothing left that iPXE would read as syntax.
 pub fn console_text(text: &str) -> String {
@@ -72,7 +44,9 @@ pub fn console_text(text: &str) -> String {
 /// The script of a decision that needs nothing from upstream; `None` where the answer is a 404 or an environment's script.
 pub fn own_script(decision: &Decision, local_disk: LocalDisk) -> Option<String> {
     match &decision.boot {
-        Boot::LocalDisk => local_disk_script(decision.mac, decision.reason(), local_disk),
+        Boot::LocalDisk(method) => local_disk_script(decision.mac, decision.reason(), method.unwrap_or(local_disk)),
+        Boot::Script(script) => Some(script.to_string()),
+        Boot::Chain(url) => Some(chain_script(decision.mac, decision.reason(), url)),
         Boot::File(file) => Some(file.script.clone()),
         Boot::Shell => Some(format!(
             "#!ipxe\n{}dhcp\nshell\n",
@@ -88,6 +62,15 @@ pub fn local_disk_script(mac: MacAddr, reason: &str, method: LocalDisk) -> Optio
     let command = method.command()?;
     let said = say(&format!("{mac} boots its own disk: {reason}"));
     Some(format!("#!ipxe\n{said}{command}\n"))
+}
+
+/// Hands a machine over to another server.
+fn chain_script(mac: MacAddr, reason: &str, url: &str) -> String {
+    format!(
+        "#!ipxe\n{}chain --replace --autofree {url} ||\n{}sleep 10\nexit 1\n",
+        say(&format!("{mac}: {reason}")),
+        say(&format!("{url} could not be loaded, back to the firmware"))
+    )
 }
 
 /// Hands a machine back to its firmware, which goes on to the next boot device.
@@ -115,7 +98,7 @@ pub fn environment_script(
     origin: &str,
     environment: &ObjectName,
     bridge: &PublicUrl,
-    kernel_arguments: &KernelArguments,
+    arguments: &[&ArgumentEdits],
 ) -> Result<String, ScriptError> {
     let who = machine.map_or_else(|| "this machine".to_owned(), |mac| mac.to_string());
     let mut prologue = say(&format!("{who} boots InfraEnv {environment}: {origin}"));
@@ -137,7 +120,7 @@ pub fn environment_script(
     );
     upstream.rewrite(&Rewrite {
         url: &|kind| bridge.artifact(kind, environment),
-        kernel_arguments,
+        arguments: &|line| arguments.iter().fold(line.to_owned(), |line, edits| edits.apply(&line)),
         prologue: &prologue,
         on_failure: Some("ipxe_bridge_failed"),
         epilogue: &epilogue,

@@ -8,7 +8,6 @@
 use std::ops::Range;
 
 use super::artifact::ArtifactKind;
-use super::kernel_arguments::KernelArguments;
 
 mod words;
 
@@ -98,8 +97,8 @@ pub enum ScriptError {
 pub struct Rewrite<'a> {
     /// The bridge's address of each kind of artifact.
     pub url: &'a dyn Fn(ArtifactKind) -> String,
-    /// Appended to the kernel's command line.
-    pub kernel_arguments: &'a KernelArguments,
+    /// Makes the kernel's command line anew: given everything behind the address of the kernel.
+    pub arguments: &'a dyn Fn(&str) -> String,
     /// Lines put after the first one, each with its line end; empty for none.
     pub prologue: &'a str,
     /// Label that a failed command jumps to; `None` leaves failures alone.
@@ -176,13 +175,19 @@ impl BootScript {
     pub fn rewrite(&self, rewrite: &Rewrite<'_>) -> Result<String, ScriptError> {
         let mut out = String::with_capacity(self.text.len() + rewrite.prologue.len() + rewrite.epilogue.len() + 256);
         let mut done = 0;
+        let mut arguments = 0;
         for (range, place) in &self.places {
             let kept = &self.text[done..range.start];
             check_no_secret(kept, &self.text[..done])?;
             out.push_str(kept);
             done = range.end;
             match place {
-                Place::Url(kind) => out.push_str(&(rewrite.url)(*kind)),
+                Place::Url(kind) => {
+                    out.push_str(&(rewrite.url)(*kind));
+                    if *kind == ArtifactKind::Kernel {
+                        arguments = out.len();
+                    }
+                }
                 Place::ImageName(name) => {
                     out.push_str("--name ");
                     out.push_str(name);
@@ -192,10 +197,9 @@ impl BootScript {
                     out.push_str(" initrd=");
                     out.push_str(INITRD_NAME);
                 }
-                Place::KernelArguments if rewrite.kernel_arguments.is_empty() => {}
                 Place::KernelArguments => {
-                    out.push(' ');
-                    out.push_str(&rewrite.kernel_arguments.to_string());
+                    let line = out.split_off(arguments);
+                    out.push_str(&(rewrite.arguments)(&line));
                 }
                 Place::CommandEnd => {
                     if let Some(label) = rewrite.on_failure {
@@ -272,7 +276,7 @@ mod tests {
             UpstreamScript::Redirect => Ok("redirect".to_owned()),
             UpstreamScript::Boot(script) => script.rewrite(&Rewrite {
                 url: &|kind| format!("http://b/{kind}"),
-                kernel_arguments: &KernelArguments::default(),
+                arguments: &str::to_owned,
                 prologue: "",
                 on_failure: None,
                 epilogue: "",
@@ -294,10 +298,9 @@ mod tests {
         let UpstreamScript::Boot(script) = UpstreamScript::parse(BOOT.trim_end().as_bytes()).expect("parses") else {
             panic!("a boot script");
         };
-        let arguments = "x=1 y".parse().expect("valid");
         let out = script.rewrite(&Rewrite {
             url: &|kind| kind.to_string(),
-            kernel_arguments: &arguments,
+            arguments: &|line| format!("{line} x=1 y"),
             prologue: "imgfree\n",
             on_failure: Some("failed"),
             epilogue: ":failed\nexit 1\n",

@@ -48,7 +48,7 @@ impl Context {
                             decision.origin(),
                             &environment.name,
                             bridge,
-                            &self.settings.kernel_arguments,
+                            &[&self.settings.kernel_arguments, &decision.arguments],
                         );
                         let script = script.map_err(|error| Trouble::Upstream(error.into()))?;
                         Ok(Answer { script, upstream: None })
@@ -72,9 +72,11 @@ impl Context {
             }
             Boot::NotYet(awaited) => Err(Trouble::NotYet(awaited.clone())),
             Boot::Nothing => Err(Trouble::NothingToBoot(decision.reason().to_owned())),
-            Boot::File(_) | Boot::LocalDisk | Boot::Shell | Boot::Stop(_) => render::own_script(decision, local_disk)
-                .map(|script| Answer { script, upstream: None })
-                .ok_or_else(|| Trouble::NothingToBoot(decision.reason().to_owned())),
+            Boot::File(_) | Boot::Script(_) | Boot::Chain(_) | Boot::LocalDisk(_) | Boot::Shell | Boot::Stop(_) => {
+                render::own_script(decision, local_disk)
+                    .map(|script| Answer { script, upstream: None })
+                    .ok_or_else(|| Trouble::NothingToBoot(decision.reason().to_owned()))
+            }
         }
     }
 
@@ -99,7 +101,7 @@ impl Context {
             "its own script",
             &environment.name,
             bridge,
-            &self.settings.kernel_arguments,
+            &[&self.settings.kernel_arguments],
         )
         .map_err(|error| Trouble::Upstream(error.into()))
     }

@@ -18,8 +18,8 @@ use poem::{EndpointExt, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, Tags};
 
 use crate::boot::decision::Policy;
-use crate::boot::kernel_arguments::KernelArguments;
-use crate::boot::render::LocalDisk;
+use crate::boot::kernel_arguments::ArgumentEdits;
+use crate::boot::local_disk::LocalDisk;
 
 use super::context::{Context, Settings};
 use super::middleware;
@@ -67,7 +67,7 @@ pub fn spec() -> anyhow::Result<String> {
             uri: None,
             policy: Policy::default(),
             local_disk: LocalDisk::default(),
-            kernel_arguments: KernelArguments::default(),
+            kernel_arguments: ArgumentEdits::default(),
             script_proxy: false,
         },
         draining: AtomicBool::new(false),

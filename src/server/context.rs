@@ -7,9 +7,10 @@ use std::time::Instant;
 use poem::Request;
 
 use crate::boot::artifact::PublicUrl;
-use crate::boot::decision::Policy;
-use crate::boot::kernel_arguments::KernelArguments;
-use crate::boot::render::LocalDisk;
+use crate::boot::decision::{Decision, Policy};
+use crate::boot::kernel_arguments::ArgumentEdits;
+use crate::boot::local_disk::LocalDisk;
+use crate::boot::mac::MacAddr;
 
 use super::metrics::Metrics;
 use super::script_cache::ScriptCache;
@@ -46,7 +47,7 @@ pub struct Settings {
     /// How a machine is sent to its disk.
     pub local_disk: LocalDisk,
     /// Appended to every environment's command line.
-    pub kernel_arguments: KernelArguments,
+    pub kernel_arguments: ArgumentEdits,
     /// Whether upstream's unchanged scripts are served.
     pub script_proxy: bool,
 }
@@ -55,6 +56,12 @@ impl Context {
     /// The inventory, or the answer that says what is missing.
     pub fn inventory(&self) -> Result<Arc<Published>, Trouble> {
         self.snapshot.ready().map_err(Trouble::NotReady)
+    }
+
+    /// What a machine boots now: the decision for the first of its cards that something names.
+    pub fn decide(&self, published: &Published, mac: MacAddr, cards: &[MacAddr]) -> Decision {
+        let now = jiff::Timestamp::now().as_second();
+        published.inventory.decide_for_machine(mac, cards, self.settings.policy, now)
     }
 
     /// What is missing until the server is ready to answer; empty when it is.

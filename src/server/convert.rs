@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use crate::boot::agent::{Agent, Progress};
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
 use crate::boot::environment::{ArtifactUrls, Environment, Host};
+use crate::boot::host_override::{Action, HostOverride, Machines};
 use crate::boot::inventory::Skipped;
+use crate::boot::kernel_arguments::ArgumentEdits;
+use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
 use crate::boot::name::ObjectName;
+use crate::boot::selector::{Requirement, Selector};
 use crate::crd::foreign::{self, Kind, Object};
+use crate::crd::host_override::{Argument, HostOverrideKind, IpxeHostOverrideSpec, KernelArgumentsSpec};
 
 use super::sources::Item;
 
@@ -118,6 +123,7 @@ impl Convert for foreign::BareMetalHost {
             created: created(metadata),
             name,
             mac,
+            labels: metadata.labels.clone().unwrap_or_default(),
             environment,
         }))))
     }
@@ -137,6 +143,108 @@ impl Convert for foreign::Agent {
             },
         }))))
     }
+}
+
+impl Convert for HostOverrideKind {
+    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, _: &Self::Status) -> Result<Option<Item>, String> {
+        let name = name(metadata)?;
+        let macs = spec.mac_addresses.iter().map(|text| {
+            text.0
+                .parse::<MacAddr>()
+                .map_err(|error| format!("spec.macAddresses: {error}"))
+        });
+        let macs = macs.collect::<Result<Vec<_>, _>>()?;
+        let machines = match (&spec.host_selector, macs.is_empty()) {
+            (None, false) => Machines::Macs(macs),
+            (Some(labels), true) => Machines::Hosts(selector(labels)?),
+            _ => return Err("expected macAddresses or hostSelector, and not both".to_owned()),
+        };
+        let action = action(&name, spec)?;
+        let arguments = match &spec.kernel_arguments {
+            None => ArgumentEdits::default(),
+            Some(edits) => argument_edits(edits).map_err(|error| format!("spec.kernelArguments: {error}"))?,
+        };
+        if action.is_none() && arguments.is_empty() {
+            return Err("it changes nothing: expected script, chain, infraEnv, localDisk or kernelArguments".to_owned());
+        }
+        Ok(Some(Item::Override(Arc::new(HostOverride {
+            name,
+            created: created(metadata),
+            priority: spec.priority,
+            machines,
+            action,
+            arguments,
+            expires: spec.expires_at.as_ref().map(|time| time.0.as_second()),
+        }))))
+    }
+}
+
+/// What an override makes machines boot. The schema checks the same, but files and older schemas do not.
+fn action(name: &ObjectName, spec: &IpxeHostOverrideSpec) -> Result<Option<Action>, String> {
+    let script = spec.script.clone().map(|script| Ok(Action::Script(script)));
+    let chain = spec
+        .chain
+        .as_ref()
+        .map(|url| chain(url).map_err(|error| format!("spec.chain: {error}")));
+    let environment = spec.infra_env.as_ref().map(|reference| {
+        let environment = ObjectName::new(name.namespace(), &reference.name);
+        environment
+            .map(Action::Environment)
+            .map_err(|error| format!("spec.infraEnv.name: {error}"))
+    });
+    let local_disk = spec.local_disk.as_ref().map(|disk| {
+        let method = disk.method.map(|method| method.to_string().parse::<LocalDisk>()).transpose();
+        method
+            .map(Action::LocalDisk)
+            .map_err(|error| format!("spec.localDisk.method: {error}"))
+    });
+    let mut given = [script, chain, environment, local_disk].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (first, None) => first.transpose(),
+        _ => Err("expected only one of script, chain, infraEnv and localDisk".to_owned()),
+    }
+}
+
+/// An address that iPXE can be handed over to and that it reads as nothing else.
+fn chain(text: &str) -> Result<Action, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    let is_plain = matches!(url.scheme(), "http" | "https" | "tftp") && !text.contains("${") && !text.contains(char::is_whitespace);
+    match is_plain {
+        true => Ok(Action::Chain(text.to_owned())),
+        false => Err("expected an http, https or tftp address without blanks and without ${ }".to_owned()),
+    }
+}
+
+fn argument_edits(spec: &KernelArgumentsSpec) -> Result<ArgumentEdits, String> {
+    let texts = |list: &[Argument]| list.iter().map(|argument| argument.0.clone()).collect::<Vec<_>>();
+    let replace: Vec<_> = spec
+        .replace
+        .iter()
+        .map(|pair| (pair.argument.0.clone(), pair.with.0.clone()))
+        .collect();
+    ArgumentEdits::new(&texts(&spec.remove), &replace, &texts(&spec.append)).map_err(|error| error.to_string())
+}
+
+fn selector(labels: &LabelSelector) -> Result<Selector, String> {
+    let equal = labels.match_labels.iter().flatten();
+    let mut requirements: Vec<_> = equal
+        .map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()]))
+        .collect();
+    for expression in labels.match_expressions.iter().flatten() {
+        let (key, values) = (expression.key.clone(), expression.values.clone().unwrap_or_default());
+        requirements.push(match expression.operator.as_str() {
+            "In" => Requirement::In(key, values),
+            "NotIn" => Requirement::NotIn(key, values),
+            "Exists" => Requirement::Exists(key),
+            "DoesNotExist" => Requirement::DoesNotExist(key),
+            other => {
+                return Err(format!(
+                    "spec.hostSelector: {other:?} is no operator, expected In, NotIn, Exists or DoesNotExist"
+                ));
+            }
+        });
+    }
+    Ok(Selector::new(requirements))
 }
 
 fn name(metadata: &ObjectMeta) -> Result<ObjectName, String> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::boot::inventory::Skipped;
 use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject};
+use crate::crd::host_override::HostOverrideKind;
 
 use super::convert::{self, Convert};
 use super::files::{self, Changes};
@@ -228,6 +229,7 @@ fn read_document(document: &str) -> Result<Vec<(String, Item)>, Wrong> {
         InfraEnv::KIND => read_object::<InfraEnv>(&header, document),
         BareMetalHost::KIND => read_object::<BareMetalHost>(&header, document),
         Agent::KIND => read_object::<Agent>(&header, document),
+        HostOverrideKind::KIND => read_object::<HostOverrideKind>(&header, document),
         _ => Ok(Vec::new()),
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::boot::agent::Agent;
 use crate::boot::environment::{Environment, Host};
 use crate::boot::host_file::HostFile;
+use crate::boot::host_override::HostOverride;
 use crate::boot::inventory::{Inventory, Observed, Skipped};
 use crate::crd::foreign::{self, Kind as _};
 
@@ -28,6 +29,8 @@ pub enum Item {
     Host(Arc<Host>),
     /// An Agent.
     Agent(Arc<Agent>),
+    /// An override.
+    Override(Arc<HostOverride>),
     /// A host file.
     File(Arc<HostFile>),
     /// Something that could not be used.
@@ -37,6 +40,8 @@ pub enum Item {
 /// All sources of one server.
 #[derive(Debug, Default)]
 pub struct Sources {
+    /// Namespaces whose overrides may reach machines of other namespaces.
+    trusted_namespaces: Vec<String>,
     sources: Mutex<BTreeMap<String, Source>>,
     changed: Notify,
 }
@@ -54,6 +59,14 @@ struct Source {
 }
 
 impl Sources {
+    /// No source yet; overrides of these namespaces may reach machines of others.
+    pub fn new(trusted_namespaces: Vec<String>) -> Self {
+        Self {
+            trusted_namespaces,
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Source>> {
         // Every change is a single assignment: a panic in between cannot leave half of one.
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
@@ -111,7 +124,10 @@ impl Sources {
 
     fn observe(&self) -> (Observed, Vec<SourceState>) {
         let sources = self.lock();
-        let mut observed = Observed::default();
+        let mut observed = Observed {
+            trusted_namespaces: self.trusted_namespaces.clone(),
+            ..Observed::default()
+        };
         let mut agents = Vec::new();
         let mut has_agent_api = false;
         let mut states = Vec::with_capacity(sources.len());
@@ -122,6 +138,7 @@ impl Sources {
                     Item::Environment(environment) => observed.environments.push(environment.clone()),
                     Item::Host(host) => observed.hosts.push(host.clone()),
                     Item::Agent(agent) => agents.push(agent.clone()),
+                    Item::Override(host_override) => observed.overrides.push(host_override.clone()),
                     Item::File(file) => observed.host_files.push(file.clone()),
                     Item::Skipped(skipped) => observed.skipped.push(skipped.clone()),
                 }

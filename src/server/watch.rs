@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use crate::crd::foreign::{self, Kind, Object};
+use crate::crd::host_override::HostOverrideKind;
 
 use super::convert::{self, Convert};
 use super::sources::Sources;
@@ -44,7 +45,8 @@ pub fn start(client: &Client, namespaces: &[String], sources: &Arc<Sources>, spa
         // Announced before anything runs: until each has listed everything the server is not ready.
         spawn(watch.clone().follow::<foreign::InfraEnv>());
         spawn(watch.clone().follow::<foreign::BareMetalHost>());
-        spawn(watch.follow::<foreign::Agent>());
+        spawn(watch.clone().follow::<foreign::Agent>());
+        spawn(watch.follow::<HostOverrideKind>());
     }
 }
 
@@ -123,7 +125,7 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
         if was_current {
             pause = FIRST_PAUSE;
         }
-        let this_pause = match K::KIND == foreign::Agent::KIND && is_absent(&failure) {
+        let this_pause = match is_optional::<K>() && is_absent(&failure) {
             true => {
                 sources.absent(&name);
                 ABSENT_PAUSE
@@ -167,6 +169,11 @@ async fn run<K: Convert>(api: Api<Object<K>>, name: &str, sources: &Sources, was
             Err(error) => return error,
         }
     }
+}
+
+/// Whether a cluster without this kind is a normal one.
+fn is_optional<K: Kind>() -> bool {
+    [foreign::Agent::KIND, HostOverrideKind::KIND].contains(&K::KIND)
 }
 
 /// Whether the API server does not know the kind at all.

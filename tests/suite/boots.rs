@@ -156,6 +156,53 @@ async fn an_unknown_machine_gets_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_override_changes_the_command_line_or_hands_over() {
+    let Some(site) = site().await else { return };
+    let declare = |spec: &str| {
+        let header = "apiVersion: ipxe-bridge.io/v1alpha1\nkind: IpxeHostOverride\nmetadata: {name: o, namespace: a}\n";
+        site.write("override.yaml", &format!("{header}spec: {spec}\n"));
+    };
+    declare(&format!(
+        "{{macAddresses: ['{MAC}'], kernelArguments: {{remove: [console=tty1], replace: [{{argument: quiet, with: loud=1}}], append: [from=override]}}}}"
+    ));
+    let bridge = site.bridge(&CONSOLE).await;
+    let path = url(&bridge, "/ipxe-mac-boot/${net0/mac}");
+    let console = boot(Guest::new("override-arguments", Firmware::Bios, MAC, &path)).await;
+    let line = console.line("BOOT-OK ");
+    assert!(
+        line.contains("metal console=ttyS1,115200n8 coreos.inst") && line.ends_with("console=ttyS0 loud=1 from=override"),
+        "{line}"
+    );
+
+    // Another bridge serves what the machine is handed over to.
+    let other = site
+        .bridge(&[
+            "--unknown-hosts",
+            "Shell",
+            "--boot-policy",
+            "Always",
+            "--kernel-arguments",
+            "console=ttyS0 handed=over",
+        ])
+        .await;
+    site.host("a", "n9", "52:54:00:cc:00:09", Some("lab"));
+    declare(&format!(
+        "{{macAddresses: ['{MAC}'], chain: '{}'}}",
+        url(&other, "/ipxe-mac-boot/52:54:00:cc:00:09")
+    ));
+    eventually("it is read", Duration::from_secs(2), async || {
+        bridge.script_has(MAC, "chain --replace").await
+    })
+    .await;
+    let console = boot(Guest::new("override-chain", Firmware::Bios, MAC, &path)).await;
+    assert!(
+        console.line("BOOT-OK ").ends_with("console=ttyS0 handed=over"),
+        "{}",
+        console.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_tries_again_when_a_download_breaks() {
     let Some(site) = site().await else { return };
     let bridge = site.bridge(&CONSOLE).await;

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use ipxe_bridge::boot::agent::{Agent, Progress};
-use ipxe_bridge::boot::decision::{Ask, Boot, BootPolicy, Policy, Rule, UnknownHosts};
+use ipxe_bridge::boot::decision::{Ask, Boot, BootPolicy, Policy, UnknownHosts};
 use ipxe_bridge::boot::environment::{ArtifactUrls, Environment, Host};
 use ipxe_bridge::boot::host_file::HostFile;
+use ipxe_bridge::boot::host_override::{Action, HostOverride, Machines};
 use ipxe_bridge::boot::inventory::{Inventory, Observed};
+use ipxe_bridge::boot::kernel_arguments::ArgumentEdits;
+use ipxe_bridge::boot::local_disk::LocalDisk;
 use ipxe_bridge::boot::mac::MacAddr;
 use ipxe_bridge::boot::name::ObjectName;
+use ipxe_bridge::boot::selector::{Requirement, Selector};
 use proptest::prelude::*;
 
 const MAC: &str = "52:54:00:cc:00:01";
+const NOW: i64 = 1_800_000_000;
 
 fn mac() -> MacAddr {
     MAC.parse().unwrap()
@@ -44,6 +49,7 @@ fn host(text: &str, created: i64, environment: Option<&str>) -> Arc<Host> {
         name: name(text),
         created,
         mac: mac(),
+        labels: [("rack".to_owned(), "r1".to_owned())].into(),
         environment: environment.map(name),
     })
 }
@@ -68,14 +74,29 @@ fn file(file: &str, script: &str) -> Arc<HostFile> {
     })
 }
 
+fn override_(text: &str, priority: i32, action: Option<Action>) -> Arc<HostOverride> {
+    Arc::new(HostOverride {
+        name: name(text),
+        created: 0,
+        priority,
+        machines: Machines::Macs(vec![mac()]),
+        action,
+        arguments: ArgumentEdits::new(&[], &[], &["x=1".to_owned()]).unwrap(),
+        expires: None,
+    })
+}
+
 /// One word for what boots, and the rule.
 fn outcome(observed: &Observed, policy: Policy) -> String {
-    let decision = Inventory::join(observed.clone()).decide(mac(), policy);
+    let decision = Inventory::join(observed.clone()).decide(mac(), policy, NOW);
     let boot = match &decision.boot {
         Boot::Environment(environment, Ask::ForEnvironment) => environment.name.to_string(),
         Boot::Environment(environment, Ask::ForHost) => format!("{}?mac", environment.name),
         Boot::File(file) => format!("file {}", file.file),
-        Boot::LocalDisk => "disk".to_owned(),
+        Boot::LocalDisk(None) => "disk".to_owned(),
+        Boot::LocalDisk(Some(method)) => format!("disk {method}"),
+        Boot::Script(script) => format!("script {script}"),
+        Boot::Chain(url) => format!("chain {url}"),
         Boot::Shell => "shell".to_owned(),
         Boot::Nothing => "404".to_owned(),
         Boot::NotYet(awaited) => format!("wait: {awaited}"),
@@ -100,7 +121,7 @@ fn everything() -> Observed {
         hosts: vec![host("a/n1", 5, Some("a/lab"))],
         agents: Some(vec![]),
         host_files: vec![file("525400cc0001", "#!ipxe\n")],
-        skipped: vec![],
+        ..Observed::default()
     }
 }
 
@@ -298,6 +319,95 @@ fn of_two_default_environments_the_oldest_counts_then_the_first_by_name() {
     assert_eq!(conflicts[0].objects, ["InfraEnv b/old", "InfraEnv z/old", "InfraEnv a/new"]);
 }
 
+#[test]
+fn an_override_comes_before_everything_else() {
+    let mut observed = everything();
+    observed.agents = Some(vec![agent("a/agent", 1, "installed", "Done")]);
+    for (action, expected) in [
+        (Action::Script("#!ipxe\n".to_owned()), "script #!ipxe\n by Override"),
+        (Action::Chain("http://x/".to_owned()), "chain http://x/ by Override"),
+        (Action::LocalDisk(None), "disk by Override"),
+        (Action::LocalDisk(Some(LocalDisk::Exit)), "disk Exit by Override"),
+        // The boot policy has its say about an environment, whoever names it.
+        (Action::Environment(name("a/lab")), "disk by BootPolicy"),
+        (
+            Action::Environment(name("a/nowhere")),
+            "wait: InfraEnv a/nowhere does not exist by Override",
+        ),
+    ] {
+        observed.overrides = vec![override_("a/o", 0, Some(action))];
+        assert_eq!(outcome(&observed, until_installed()), expected);
+    }
+    // Without an action the other rules decide, and its changes go along.
+    observed.agents = Some(vec![]);
+    observed.overrides = vec![override_("a/o", 0, None)];
+    assert_eq!(outcome(&observed, until_installed()), "a/lab by BareMetalHost");
+    let decision = Inventory::join(observed).decide(mac(), until_installed(), NOW);
+    assert_eq!(
+        (decision.arguments.apply("a"), decision.is_known()),
+        ("a x=1".to_owned(), true)
+    );
+}
+
+#[test]
+fn the_highest_priority_counts_and_equals_cancel_each_other_out() {
+    let mut observed = everything();
+    let script = |text: &str| Some(Action::Script(text.to_owned()));
+    observed.overrides = vec![override_("a/low", 1, script("low")), override_("a/high", 2, script("high"))];
+    assert_eq!(outcome(&observed, until_installed()), "script high by Override");
+    observed.overrides.push(override_("a/also-high", 2, script("also")));
+    assert_eq!(outcome(&observed, until_installed()), "script low by Override");
+    let conflicts = Inventory::join(observed.clone()).conflicts().to_vec();
+    assert_eq!(
+        conflicts[0].objects,
+        ["IpxeHostOverride a/also-high", "IpxeHostOverride a/high"]
+    );
+    observed.overrides.remove(0);
+    assert_eq!(outcome(&observed, until_installed()), "a/lab by BareMetalHost");
+
+    let mut expired = HostOverride::clone(&override_("a/over", 9, script("over")));
+    expired.expires = Some(NOW);
+    observed.overrides = vec![Arc::new(expired.clone())];
+    assert_eq!(outcome(&observed, until_installed()), "a/lab by BareMetalHost");
+    expired.expires = Some(NOW + 1);
+    observed.overrides = vec![Arc::new(expired)];
+    assert_eq!(outcome(&observed, until_installed()), "script over by Override");
+}
+
+#[test]
+fn an_override_never_reaches_a_machine_of_another_namespace() {
+    let mut observed = everything();
+    observed.overrides = vec![override_("b/o", 0, Some(Action::LocalDisk(None)))];
+    assert_eq!(outcome(&observed, until_installed()), "a/lab by BareMetalHost");
+    let conflicts = Inventory::join(observed.clone()).conflicts().to_vec();
+    assert_eq!(conflicts[0].objects, ["BareMetalHost a/n1", "IpxeHostOverride b/o"]);
+    observed.trusted_namespaces = vec!["b".to_owned()];
+    assert_eq!(outcome(&observed, until_installed()), "disk by Override");
+    observed.trusted_namespaces.clear();
+    observed.hosts.clear();
+    assert_eq!(
+        outcome(&observed, until_installed()),
+        "disk by Override",
+        "a machine that nobody owns"
+    );
+    // A selector means hosts of its own namespace only.
+    let selector = |namespace: &str, rack: &str| {
+        let mut selected = HostOverride::clone(&override_(&format!("{namespace}/o"), 0, Some(Action::LocalDisk(None))));
+        let requirement = Requirement::In("rack".to_owned(), vec![rack.to_owned()]);
+        selected.machines = Machines::Hosts(Selector::new(vec![requirement]));
+        vec![Arc::new(selected)]
+    };
+    let mut observed = everything();
+    for (namespace, rack, expected) in [
+        ("a", "r1", "disk by Override"),
+        ("a", "r2", "a/lab by BareMetalHost"),
+        ("b", "r1", "a/lab by BareMetalHost"),
+    ] {
+        observed.overrides = selector(namespace, rack);
+        assert_eq!(outcome(&observed, until_installed()), expected, "{namespace} {rack}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -308,6 +418,7 @@ proptest! {
         agents in prop::option::of(prop::collection::vec((0..3u8, 0..3i64, any::<bool>()), 0..4)),
         files in prop::collection::vec(0..2u8, 0..3),
         defaults in prop::collection::vec((0..3u8, 0..2i64), 0..4),
+        overrides in prop::collection::vec((0..2u8, 0..2i32, 0..3u8), 0..4),
         seed in any::<u64>(),
     ) {
         let space = |n: u8| ["a", "b", "c", "d"][usize::from(n)];
@@ -327,7 +438,11 @@ proptest! {
                 agent(&format!("{}/agent-{index}", space(*namespace)), *created, if *installed { "installed" } else { "known" }, "")
             }).collect()),
             host_files: files.iter().enumerate().map(|(index, content)| file(&format!("file-{index}"), &content.to_string())).collect(),
-            skipped: vec![],
+            overrides: overrides.iter().enumerate().map(|(index, (namespace, priority, kind))| {
+                let action = [None, Some(Action::LocalDisk(None)), Some(Action::Script("#!ipxe\n".to_owned()))][usize::from(*kind)].clone();
+                override_(&format!("{}/override-{index}", space(*namespace)), *priority, action)
+            }).collect(),
+            ..Observed::default()
         };
         let mut shuffled = observed.clone();
         let rotate = |length: usize| if length == 0 { 0 } else { usize::try_from(seed % 1000).unwrap() % length };
@@ -335,6 +450,7 @@ proptest! {
         shuffled.hosts.rotate_left(rotate(observed.hosts.len()));
         shuffled.hosts.reverse();
         shuffled.host_files.reverse();
+        shuffled.overrides.reverse();
         if let Some(agents) = &mut shuffled.agents {
             let by = rotate(agents.len());
             agents.rotate_left(by);
@@ -343,11 +459,10 @@ proptest! {
         for boot in [BootPolicy::UntilInstalled, BootPolicy::Always, BootPolicy::Upstream] {
             let policy = Policy { boot, unknown: UnknownHosts::Shell };
             let (one, other) = (Inventory::join(observed.clone()), Inventory::join(shuffled.clone()));
-            let decision = one.decide(mac(), policy);
-            prop_assert_eq!(&decision, &other.decide(mac(), policy));
+            let decision = one.decide(mac(), policy, NOW);
+            prop_assert_eq!(&decision, &other.decide(mac(), policy, NOW));
             prop_assert_eq!(one.conflicts(), other.conflicts());
             prop_assert!(decision.steps.last().is_some_and(|step| step.applied));
-            prop_assert!(decision.rule() != Rule::Override);
         }
     }
 }

@@ -6,6 +6,20 @@ use std::path::Path;
 use crate::support::bridge::command;
 
 #[test]
+fn the_custom_resource_definitions_are_current() {
+    let output = command(&["crd"]).output().unwrap();
+    let now = String::from_utf8(output.stdout).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crd/ipxehostoverrides.ipxe-bridge.io.yaml");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &now).unwrap();
+    }
+    assert!(
+        output.status.success() && fs::read_to_string(&path).unwrap() == now,
+        "config/crd is not current: make generate"
+    );
+}
+
+#[test]
 fn the_openapi_document_is_current() {
     let output = command(&["openapi"]).output().unwrap();
     assert!(output.status.success());

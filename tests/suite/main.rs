@@ -24,6 +24,7 @@ mod generated;
 mod http;
 mod layering;
 mod limits;
+mod overrides;
 mod scripts;
 mod telemetry;
 mod transfers;

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use ipxe_bridge::boot::artifact::ArtifactKind;
-use ipxe_bridge::boot::kernel_arguments::KernelArguments;
 use ipxe_bridge::boot::name::ObjectName;
 use ipxe_bridge::boot::render::environment_script;
 use ipxe_bridge::boot::script::{Rewrite, UpstreamScript};
@@ -21,7 +20,7 @@ fn outcome(text: &[u8]) -> String {
     let environment = ObjectName::new("real-a", "lab").unwrap();
     let bridge = "http://boot.example.com:9876".parse().unwrap();
     let origin = "BareMetalHost real-a/n1 wants InfraEnv real-a/lab";
-    match environment_script(&script, mac, origin, &environment, &bridge, &KernelArguments::default()) {
+    match environment_script(&script, mac, origin, &environment, &bridge, &[]) {
         Ok(text) => text,
         Err(error) => format!("error: {error}\n"),
     }
@@ -125,7 +124,7 @@ proptest! {
     fn rewriting_changes_addresses_and_nothing_else(text in script()) {
         let bridge = |kind: ArtifactKind| format!("http://bridge/{kind}/in/place");
         let UpstreamScript::Boot(script) = UpstreamScript::parse(text.as_bytes()).unwrap() else { panic!("a boot script") };
-        let bare = Rewrite { url: &bridge, kernel_arguments: &KernelArguments::default(), prologue: "", on_failure: None, epilogue: "" };
+        let bare = Rewrite { url: &bridge, arguments: &str::to_owned, prologue: "", on_failure: None, epilogue: "" };
         let rewritten = script.rewrite(&bare).unwrap();
         let mut back = rewritten.clone();
         for kind in [ArtifactKind::Kernel, ArtifactKind::Initrd, ArtifactKind::Rootfs] {
@@ -135,8 +134,7 @@ proptest! {
         prop_assert_eq!(&back, &text);
         prop_assert!(!rewritten.contains("TOKEN"));
         // With everything added, what was there is still there, line by line.
-        let arguments: KernelArguments = "added=1".parse().unwrap();
-        let full = Rewrite { kernel_arguments: &arguments, prologue: "imgfree\n", on_failure: Some("failed"), epilogue: ":failed\n", ..bare };
+        let full = Rewrite { arguments: &|line| format!("{line} added=1"), prologue: "imgfree\n", on_failure: Some("failed"), epilogue: ":failed\n", ..bare };
         let full = script.rewrite(&full).unwrap();
         prop_assert_eq!(full.replace("imgfree\n", "").replace(" added=1", "").replace(" || goto failed", "").replace(":failed\n", "").trim_end().to_owned(), rewritten.trim_end().to_owned());
     }

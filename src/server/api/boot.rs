@@ -105,9 +105,7 @@ impl BootApi {
         let nics = all_cards(nics.0.as_deref());
         let bridge = self.context.public_url(request)?;
         let published = self.context.inventory()?;
-        let decision = published
-            .inventory
-            .decide_for_machine(mac, &nics, self.context.settings.policy);
+        let decision = self.context.decide(&published, mac, &nics);
         let answer = match self.context.answer(&published.inventory, &decision, &bridge).await {
             // The bootstrap script cannot tell a 404 from a broken connection and would ask again: it gets the same in its own words.
             Err(Trouble::NothingToBoot(why)) if !nics.is_empty() => Ok(Answer {
@@ -147,7 +145,7 @@ impl BootApi {
             return Err(Trouble::ScriptProxyOff.into());
         }
         let published = self.context.inventory()?;
-        let decision = published.inventory.decide(mac, self.context.settings.policy);
+        let decision = self.context.decide(&published, mac, &[]);
         let rule = Some(decision.rule().to_string());
         match &decision.boot {
             Boot::Environment(environment, _) => {

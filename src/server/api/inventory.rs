@@ -87,10 +87,7 @@ impl InventoryApi {
         let mac: MacAddr = mac.0.parse().map_err(Trouble::BadMac)?;
         let bridge = self.context.public_url(request)?;
         let published = self.context.inventory()?;
-        let decision =
-            published
-                .inventory
-                .decide_for_machine(mac, &boot::all_cards(nics.0.as_deref()), self.context.settings.policy);
+        let decision = self.context.decide(&published, mac, &boot::all_cards(nics.0.as_deref()));
         let (script, upstream, problem) = match self.context.answer(&published.inventory, &decision, &bridge).await {
             Ok(answer) => (Some(answer.script), answer.upstream, None),
             Err(trouble) => (None, None, Some(trouble.problem().detail)),

@@ -8,7 +8,9 @@ use poem_openapi::types::Example;
 use crate::boot::artifact::ArtifactKind;
 use crate::boot::decision::{Boot, Decision};
 use crate::boot::environment::Environment;
+use crate::boot::host_override::HostOverride;
 use crate::boot::inventory::Inventory;
+use crate::boot::mac::MacAddr;
 use crate::server::snapshot::{Published, SourceState};
 
 use super::super::example;
@@ -25,6 +27,8 @@ pub struct InventoryView {
     environments: Vec<EnvironmentView>,
     /// Hosts that name no environment, or one that does not exist.
     other_hosts: Vec<HostView>,
+    /// The overrides and the machines they reach.
+    overrides: Vec<OverrideView>,
     /// MAC addresses that have a host file.
     host_files: Vec<HostFileView>,
     /// Objects that claim the same thing.
@@ -78,6 +82,30 @@ struct HostView {
     environment: Option<String>,
 }
 
+/// An IpxeHostOverride.
+#[derive(Debug, Object)]
+struct OverrideView {
+    /// Namespace of the override.
+    namespace: String,
+    /// Name of the override.
+    name: String,
+    /// Higher wins.
+    priority: i32,
+    /// The machines it reaches.
+    macs: Vec<String>,
+}
+
+impl OverrideView {
+    fn of(host_override: &HostOverride, macs: &[MacAddr]) -> Self {
+        Self {
+            namespace: host_override.name.namespace().to_owned(),
+            name: host_override.name.name().to_owned(),
+            priority: host_override.priority,
+            macs: macs.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 /// A file of the host-files directory.
 #[derive(Debug, Object)]
 struct HostFileView {
@@ -115,7 +143,7 @@ struct SkippedView {
 pub struct Explanation {
     /// The machine.
     mac: String,
-    /// What it boots: `Environment`, `File`, `LocalDisk`, `Shell`, `Nothing`, `NotYet` or `Stop`.
+    /// What it boots: `Environment`, `Script`, `Chain`, `File`, `LocalDisk`, `Shell`, `Nothing`, `NotYet` or `Stop`.
     boot: String,
     /// The environment, if one boots.
     environment: Option<String>,
@@ -150,6 +178,11 @@ impl InventoryView {
             sources: published.sources().iter().map(SourceView::from).collect(),
             environments: inventory.environments().map(|e| environment(e, hosts.take(e))).collect(),
             other_hosts: hosts.rest(),
+            overrides: inventory
+                .all_overrides()
+                .values()
+                .map(|(o, macs)| OverrideView::of(o, macs))
+                .collect(),
             host_files: inventory
                 .all_host_files()
                 .iter()
@@ -206,6 +239,7 @@ impl Example for InventoryView {
                 hosts: vec![host],
             }],
             other_hosts: vec![],
+            overrides: vec![],
             host_files: vec![],
             conflicts: vec![],
             skipped: vec![SkippedView {
@@ -254,7 +288,9 @@ impl Explanation {
         let (boot, environment) = match &decision.boot {
             Boot::Environment(environment, _) => ("Environment", Some(environment.name.to_string())),
             Boot::File(_) => ("File", None),
-            Boot::LocalDisk => ("LocalDisk", None),
+            Boot::LocalDisk(_) => ("LocalDisk", None),
+            Boot::Script(_) => ("Script", None),
+            Boot::Chain(_) => ("Chain", None),
             Boot::Shell => ("Shell", None),
             Boot::Nothing => ("Nothing", None),
             Boot::NotYet(_) => ("NotYet", None),

@@ -1,0 +1,154 @@
+//! Overrides over real sockets, from a folder of YAML.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::bridge::eventually;
+use crate::support::site::Site;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MAC: &str = "52:54:00:cc:00:01";
+
+fn host_override(namespace: &str, name: &str, spec: serde_json::Value) -> String {
+    json!({"apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeHostOverride", "metadata": {"name": name, "namespace": namespace}, "spec": spec}).to_string()
+}
+
+#[tokio::test]
+async fn every_action_of_an_override_is_served_at_once() {
+    let site = Site::start().await;
+    site.environment("a", "second", "{}", false);
+    let bridge = site.bridge(&["--kernel-arguments", "bridge=1"]).await;
+    let declare = |spec| site.write("override.json", &host_override("a", "o", spec));
+    let script = "#!ipxe\r\necho ${net0/mac}   {{ mac }}\nshell";
+    for (spec, served) in [
+        (json!({"macAddresses": [MAC], "script": script}), script),
+        (
+            json!({"macAddresses": ["52-54-00-CC-00-01"], "chain": "http://other.example.com/boot.ipxe"}),
+            "chain --replace --autofree http://other.example.com/boot.ipxe ||\n",
+        ),
+        (
+            json!({"macAddresses": [MAC], "infraEnv": {"name": "second"}}),
+            "/boot-artifacts/kernel/a/second",
+        ),
+        (
+            json!({"macAddresses": [MAC], "localDisk": {}}),
+            "sanboot --no-describe --drive 0x80\n",
+        ),
+        (
+            json!({"macAddresses": [MAC], "localDisk": {"method": "Exit"}}),
+            "repair\nexit 1\n",
+        ),
+        (
+            json!({"macAddresses": [MAC], "kernelArguments": {"remove": ["console=tty1"], "replace": [{"argument": "bridge", "with": "bridge=2"}], "append": ["extra"]}}),
+            "ignition.platform.id=metal console=ttyS1,115200n8 coreos.inst.persistent-kargs=\"console=tty1 console=ttyS1,115200n8\" bridge=2 extra || goto",
+        ),
+    ] {
+        let served = served.trim_start_matches("repair");
+        declare(spec.clone());
+        eventually(&format!("{spec}"), SECOND, async || bridge.script_has(MAC, served).await).await;
+        assert!(
+            bridge.script_has("52:54:00:cc:00:02", "/boot-artifacts/kernel/b/lab").await,
+            "others are not disturbed"
+        );
+    }
+    let explained = bridge.get(&format!("/explain/{MAC}")).await.json();
+    let said = "IpxeHostOverride a/o changes kernel arguments: without console=tty1, bridge becomes bridge=2, with extra";
+    assert_eq!(explained["steps"][0]["detail"], said, "{explained}");
+    assert_eq!(bridge.get("/inventory").await.json()["overrides"][0]["macs"], json!([MAC]));
+    site.remove("override.json");
+    eventually("without it all is as before", SECOND, async || {
+        bridge.script_has(MAC, "/boot-artifacts/kernel/a/lab").await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn overrides_that_cannot_be_used_are_named_and_change_nothing() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&[]).await;
+    for (spec, cause) in [
+        (
+            json!({"macAddresses": ["zz"], "script": "#!ipxe\n"}),
+            "spec.macAddresses: \"zz\" is not a MAC address",
+        ),
+        (json!({"script": "#!ipxe\n"}), "expected macAddresses or hostSelector"),
+        (
+            json!({"macAddresses": [MAC], "script": "x", "chain": "http://x"}),
+            "expected only one of script, chain, infraEnv and localDisk",
+        ),
+        (json!({"macAddresses": [MAC], "chain": "ftp://x"}), "spec.chain: "),
+        (json!({"macAddresses": [MAC], "chain": "http://x/${y}"}), "spec.chain: "),
+        (
+            json!({"macAddresses": [MAC], "infraEnv": {"name": "Not A Name"}}),
+            "spec.infraEnv.name: ",
+        ),
+        (
+            json!({"macAddresses": [MAC], "kernelArguments": {"append": ["a && b"]}}),
+            "spec.kernelArguments: ",
+        ),
+        (
+            json!({"macAddresses": [MAC], "kernelArguments": {"remove": ["initrd"]}}),
+            "the machine could not boot without it",
+        ),
+        (json!({"macAddresses": [MAC]}), "it changes nothing"),
+    ] {
+        site.write("override.json", &host_override("a", "o", spec.clone()));
+        eventually(&format!("{spec}"), SECOND * 2, async || {
+            let skipped = bridge.get("/inventory").await.json()["skipped"].clone();
+            skipped
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|skipped| skipped["cause"].as_str().unwrap().contains(cause))
+        })
+        .await;
+        assert!(bridge.script_has(MAC, "/boot-artifacts/kernel/a/lab").await, "{spec}");
+    }
+}
+
+#[tokio::test]
+async fn an_override_ends_by_itself_and_stays_in_its_namespace() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&[]).await;
+    let end = jiff::Timestamp::now() + Duration::from_secs(3);
+    site.write(
+        "o.json",
+        &host_override(
+            "a",
+            "o",
+            json!({"macAddresses": [MAC], "script": "#!ipxe\nshell\n", "expiresAt": end.to_string()}),
+        ),
+    );
+    eventually("it is served", SECOND, async || {
+        bridge.script_has(MAC, "#!ipxe\nshell\n").await
+    })
+    .await;
+    eventually("it ends", SECOND * 5, async || {
+        bridge.script_has(MAC, "/boot-artifacts/kernel/a/lab").await
+    })
+    .await;
+    assert!(
+        bridge
+            .get(&format!("/explain/{MAC}"))
+            .await
+            .text()
+            .contains("IpxeHostOverride a/o has expired")
+    );
+
+    site.write(
+        "o.json",
+        &host_override("b", "o", json!({"macAddresses": [MAC], "script": "#!ipxe\nshell\n"})),
+    );
+    eventually("it is refused", SECOND, async || {
+        bridge
+            .get("/inventory")
+            .await
+            .text()
+            .contains("the override does not get the machine of another namespace")
+    })
+    .await;
+    assert!(bridge.script_has(MAC, "/boot-artifacts/kernel/a/lab").await);
+    let trusting = site.bridge(&["--override-namespaces", "b"]).await;
+    assert!(trusting.script_has(MAC, "#!ipxe\nshell\n").await);
+}
