@@ -33,6 +33,14 @@ pub struct Cli {
 pub enum Command {
     /// Answer machines that boot, and people who ask what will boot
     Server(Box<ServerArgs>),
+    /// Print overrides that do what a Python bridge's directory of per-machine scripts does
+    ConvertHostFiles {
+        /// The directory; each file is named after a MAC address
+        directory: PathBuf,
+        /// Namespace of the overrides
+        #[arg(long, default_value = "default")]
+        namespace: String,
+    },
     /// Print the OpenAPI document of the server
     Openapi,
     /// Print the CustomResourceDefinitions of the bridge's own kinds as YAML
@@ -243,7 +251,7 @@ mod tests {
         let arguments = ["ipxe-bridge", "server"].iter().chain(arguments).map(OsString::from);
         match Cli::read(arguments, |_| None).map_err(|error| error.to_string())?.command {
             Command::Server(server) => Ok(*server),
-            Command::Openapi | Command::Crd => Err("another command".to_owned()),
+            other => Err(format!("{other:?}")),
         }
     }
 

@@ -5,6 +5,7 @@
 //! | [`boot`] | the domain: pure values and decisions | nothing of ours |
 //! | [`crd`] | kinds of the cluster | nothing of ours |
 //! | [`cli`] | every flag, variable and default | [`boot`] |
+//! | [`migrate`] | from the Python bridge's files to overrides | [`boot`], [`crd`], [`server`] |
 //! | [`telemetry`] | logs and traces | [`cli`] |
 //! | [`server`] | watches, inventory, API, listeners | [`boot`], [`crd`], [`cli`] |
 //!
@@ -13,5 +14,6 @@
 pub mod boot;
 pub mod cli;
 pub mod crd;
+pub mod migrate;
 pub mod server;
 pub mod telemetry;

@@ -1,8 +1,11 @@
 //! Parses the command line, starts telemetry, runs one command.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use ipxe_bridge::cli::{Cli, Command, ServerArgs};
+use ipxe_bridge::migrate;
 use ipxe_bridge::server::{self, Server};
 use ipxe_bridge::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +32,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 .build()?
                 .block_on(serve(*args))
         }
+        Command::ConvertHostFiles { directory, namespace } => convert_host_files(&directory, &namespace),
         Command::Crd => {
             for definition in ipxe_bridge::crd::all() {
                 print!("---\n{}", serde_saphyr::to_string(&definition)?);
@@ -40,6 +44,19 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Prints the overrides; what was not converted is told on standard error, and fails the command.
+fn convert_host_files(directory: &Path, namespace: &str) -> anyhow::Result<()> {
+    let converted = migrate::read(directory, namespace).with_context(|| format!("{} cannot be read", directory.display()))?;
+    for host_override in &converted.overrides {
+        print!("---\n{}", serde_saphyr::to_string(host_override)?);
+    }
+    for left in &converted.left {
+        eprintln!("not converted: {left}");
+    }
+    anyhow::ensure!(converted.left.is_empty(), "{} files were not converted", converted.left.len());
+    Ok(())
 }
 
 /// Runs the server until SIGTERM or Ctrl-C, then lets downloads finish; a second signal ends it at once.

@@ -42,14 +42,8 @@ pub async fn follow(directory: PathBuf, period: Duration, sources: Arc<Sources>)
 /// Every file of the directory. One that can no longer be read keeps its last good content, beside a note of what is wrong.
 fn read(directory: &Path, last_good: &HashMap<String, Item>) -> std::io::Result<HashMap<String, Item>> {
     let mut items = HashMap::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Dot files are editors' and Kubernetes' own (`..data` of a mounted ConfigMap).
-        if file.starts_with('.') || path.is_dir() {
-            continue;
-        }
-        match host_file(&path, &file) {
+    for (file, read) in list(directory)? {
+        match read {
             Ok(host_file) => {
                 items.insert(file, Item::File(Arc::new(host_file)));
             }
@@ -67,6 +61,21 @@ fn read(directory: &Path, last_good: &HashMap<String, Item>) -> std::io::Result<
         }
     }
     Ok(items)
+}
+
+/// The files of a directory by name, each with its content or what is wrong with it.
+pub fn list(directory: &Path) -> std::io::Result<Vec<(String, Result<HostFile, String>)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Dot files are editors' and Kubernetes' own (`..data` of a mounted ConfigMap).
+        if !file.starts_with('.') && !path.is_dir() {
+            let read = host_file(&path, &file);
+            files.push((file, read));
+        }
+    }
+    Ok(files)
 }
 
 fn host_file(path: &Path, file: &str) -> Result<HostFile, String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::bridge::eventually;
+use crate::support::bridge::{command, eventually, write};
 use crate::support::site::Site;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -61,6 +61,58 @@ async fn every_action_of_an_override_is_served_at_once() {
         bridge.script_has(MAC, "/boot-artifacts/kernel/a/lab").await
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_directory_of_host_files_becomes_overrides_that_serve_the_same() {
+    let site = Site::start().await;
+    let files = tempfile::tempdir().unwrap();
+    let scripts = [
+        ("52-54-00-DD-00-01", "#!ipxe\r\necho 'a': \"b\" # c\n\n  boot\t\n"),
+        ("525400dd0002", "#!ipxe\nshell"),
+        ("52:54:00:cc:00:01", "#!ipxe\n---\nkernel x\n"),
+    ];
+    for (file, script) in scripts {
+        write(&files.path().join(file), script);
+    }
+    let convert = |namespace: &str| {
+        let output = command(&["convert-host-files", files.path().to_str().unwrap(), "--namespace", namespace])
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (complete, yaml, said) = convert("a");
+    assert!(complete && said.is_empty(), "{said}");
+    assert_eq!(convert("a").1, yaml, "a second run gives the same objects");
+    site.write("converted.yaml", &yaml);
+    let bridge = site.bridge(&[]).await;
+    for (mac, script) in scripts {
+        assert_eq!(bridge.script(mac).await, script, "{mac}");
+    }
+
+    write(&files.path().join("README"), "no script");
+    write(&files.path().join("52:54:00:dd:00:01"), "#!ipxe\nexit 1\n");
+    write(
+        &files.path().join("52-54-00-dd-00-03"),
+        "#!ipxe\n".to_owned() + &"#".repeat(70_000),
+    );
+    let (complete, yaml, said) = convert("a");
+    assert!(
+        !complete && yaml.contains("52:54:00:dd:00:02") && !yaml.contains("52:54:00:dd:00:01"),
+        "{yaml}"
+    );
+    for part in [
+        "not converted: README: its name: ",
+        "they differ and all name 52:54:00:dd:00:01",
+        "70007 bytes are too many",
+        "3 files were not converted",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 #[tokio::test]
