@@ -100,6 +100,19 @@ async fn no_secret_of_upstream_is_in_any_output() {
             );
         }
     }
+    // Libraries that are asked to say everything say where they connect to, but no token either.
+    let loud = site.bridge(&["--log-level", "trace,hyper=trace"]).await;
+    for target in [Target::Script, Target::Kernel, Target::Initrd] {
+        site.upstream.set_fault(target, None, None);
+    }
+    for path in [SCRIPT, "/boot-artifacts/initrd/a/lab", "/boot-artifacts/kernel/a/lab"] {
+        assert_eq!(loud.get(path).await.status, 200, "{path}");
+    }
+    let log = loud.log();
+    assert!(log.contains("reqwest"), "libraries are loud");
+    for secret in [TOKEN_MARKER, SECRET_MARKER, "api_key="] {
+        assert!(!log.contains(secret), "{secret}");
+    }
     // The search can fail: where it was asked for, the token is there.
     let open = site.bridge(&["--script-proxy"]).await;
     site.upstream.set_fault(Target::Script, None, None);
