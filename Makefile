@@ -60,7 +60,7 @@ test-cluster: ## Only the tests with a real kube-apiserver
 	cargo test --locked --test suite -- cluster:: --nocapture
 
 .PHONY: generate
-generate: ## Write the files that are made from the code: docs/openapi.json, expected scripts
+generate: ## Write the files that are made from the code: docs/openapi.json, config/crd, expected scripts
 	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form
 
 .PHONY: verify

@@ -14,6 +14,7 @@ pub mod kernel_arguments;
 pub mod local_disk;
 pub mod mac;
 pub mod name;
+pub mod policy;
 pub mod render;
 pub mod script;
 pub mod selector;

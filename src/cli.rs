@@ -12,9 +12,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use strum::VariantNames;
 
 use crate::boot::artifact::PublicUrl;
-use crate::boot::decision::{BootPolicy, UnknownHosts};
 use crate::boot::kernel_arguments::KernelArguments;
 use crate::boot::local_disk::LocalDisk;
+use crate::boot::policy::{BootPolicy, UnknownHosts};
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
 #[derive(Debug, Parser)]
@@ -51,10 +51,22 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
     /// Form of the log on standard error
-    #[arg(long, env = "IPXE_BRIDGE_LOG_FORMAT", default_value = "text", global = true)]
+    #[arg(
+        long,
+        env = "IPXE_BRIDGE_LOG_FORMAT",
+        default_value = "text",
+        global = true,
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
     /// Least level that is logged: error, warn, info, debug or trace; libraries log warnings, or what is said for them (debug,kube=info)
-    #[arg(long, env = "IPXE_BRIDGE_LOG_LEVEL", default_value = "info", global = true)]
+    #[arg(
+        long,
+        env = "IPXE_BRIDGE_LOG_LEVEL",
+        default_value = "info",
+        global = true,
+        help_heading = "Logging"
+    )]
     pub log_level: String,
 }
 
@@ -91,7 +103,7 @@ pub struct ServerArgs {
     /// Port of /metrics
     #[arg(long, env = "IPXE_BRIDGE_METRICS_PORT", default_value_t = 9877)]
     pub metrics_port: u16,
-    /// Folder of YAML with InfraEnvs, BareMetalHosts and Agents to use in place of a cluster; changes are followed
+    /// Folder of YAML with InfraEnvs, BareMetalHosts, Agents and overrides to use in place of a cluster; changes are followed
     #[arg(long, env = "IPXE_BRIDGE_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<PathBuf>,
     /// Folder of scripts, one per machine, each named after its MAC address; changes are followed

@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::boot::decision::Policy;
+use crate::boot::policy::Policy;
 use crate::cli::ServerArgs;
 
 use context::{Context, Settings};

@@ -17,9 +17,9 @@ use poem::endpoint::{DynEndpoint, ToDynEndpoint};
 use poem::{EndpointExt, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, Tags};
 
-use crate::boot::decision::Policy;
 use crate::boot::kernel_arguments::ArgumentEdits;
 use crate::boot::local_disk::LocalDisk;
+use crate::boot::policy::Policy;
 
 use super::context::{Context, Settings};
 use super::middleware;

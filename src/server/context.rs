@@ -7,10 +7,11 @@ use std::time::Instant;
 use poem::Request;
 
 use crate::boot::artifact::PublicUrl;
-use crate::boot::decision::{Decision, Policy};
+use crate::boot::decision::Decision;
 use crate::boot::kernel_arguments::ArgumentEdits;
 use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
+use crate::boot::policy::Policy;
 
 use super::metrics::Metrics;
 use super::script_cache::ScriptCache;

@@ -28,4 +28,5 @@ mod overrides;
 mod scripts;
 mod telemetry;
 mod transfers;
+mod trouble;
 mod upstream;
