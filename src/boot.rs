@@ -17,4 +17,5 @@ pub mod name;
 pub mod policy;
 pub mod render;
 pub mod script;
+pub mod script_check;
 pub mod selector;

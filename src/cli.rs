@@ -14,6 +14,7 @@ use strum::VariantNames;
 use crate::boot::artifact::PublicUrl;
 use crate::boot::kernel_arguments::KernelArguments;
 use crate::boot::local_disk::LocalDisk;
+use crate::boot::mac::MacAddr;
 use crate::boot::policy::{BootPolicy, UnknownHosts};
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
@@ -33,6 +34,24 @@ pub struct Cli {
 pub enum Command {
     /// Answer machines that boot, and people who ask what will boot
     Server(Box<ServerArgs>),
+    /// Print what a machine would boot by these files, and why; an environment's own script is the service's to tell
+    Render {
+        /// Files and folders of YAML
+        #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
+        files: Vec<PathBuf>,
+        /// MAC address of the machine
+        #[arg(long)]
+        mac: MacAddr,
+    },
+    /// Check files: objects, scripts, conflicts; fails if anything is wrong
+    Lint {
+        /// Files and folders of YAML
+        #[arg(required = true, value_name = "PATH")]
+        files: Vec<PathBuf>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Print overrides that do what a Python bridge's directory of per-machine scripts does
     ConvertHostFiles {
         /// The directory; each file is named after a MAC address

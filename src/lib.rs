@@ -6,6 +6,7 @@
 //! | [`crd`] | kinds of the cluster | nothing of ours |
 //! | [`cli`] | every flag, variable and default | [`boot`] |
 //! | [`migrate`] | from the Python bridge's files to overrides | [`boot`], [`crd`], [`server`] |
+//! | [`offline`] | a folder of YAML without a server | [`boot`], [`server`] |
 //! | [`telemetry`] | logs and traces | [`cli`] |
 //! | [`server`] | watches, inventory, API, listeners | [`boot`], [`crd`], [`cli`] |
 //!
@@ -15,5 +16,6 @@ pub mod boot;
 pub mod cli;
 pub mod crd;
 pub mod migrate;
+pub mod offline;
 pub mod server;
 pub mod telemetry;

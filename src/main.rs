@@ -1,11 +1,12 @@
 //! Parses the command line, starts telemetry, runs one command.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use ipxe_bridge::cli::{Cli, Command, ServerArgs};
 use ipxe_bridge::migrate;
+use ipxe_bridge::offline;
 use ipxe_bridge::server::{self, Server};
 use ipxe_bridge::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 .build()?
                 .block_on(serve(*args))
         }
+        Command::Render { files, mac } => {
+            print!(
+                "{}",
+                offline::render(&offline::inventory(&files)?, mac, jiff::Timestamp::now().as_second())
+            );
+            Ok(())
+        }
+        Command::Lint { files, json } => lint(&files, json),
         Command::ConvertHostFiles { directory, namespace } => convert_host_files(&directory, &namespace),
         Command::Crd => {
             for definition in ipxe_bridge::crd::all() {
@@ -44,6 +53,19 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Prints what is wrong, and fails if anything is.
+fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
+    let findings = offline::lint(&offline::inventory(files)?);
+    for finding in &findings {
+        match json {
+            true => println!("{}", serde_json::to_string(finding)?),
+            false => println!("{}: {}", finding.place, finding.message),
+        }
+    }
+    anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());
+    Ok(())
 }
 
 /// Prints the overrides; what was not converted is told on standard error, and fails the command.

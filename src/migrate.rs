@@ -7,11 +7,9 @@ use kube::api::ObjectMeta;
 
 use crate::boot::host_file::HostFile;
 use crate::boot::mac::MacAddr;
+use crate::boot::script_check::MAX_OWN_SCRIPT;
 use crate::crd::host_override::{IpxeHostOverride, IpxeHostOverrideSpec, MacText};
 use crate::server::host_files;
-
-/// The longest script that an override holds, in bytes; the schema says the same.
-const MAX_SCRIPT: usize = 64 * 1024;
 
 /// What became of a directory.
 #[derive(Debug, Default)]
@@ -52,10 +50,10 @@ fn convert(files: Vec<HostFile>, namespace: &str) -> Converted {
             converted
                 .left
                 .push(format!("{names}: they differ and all name {mac}, keep one of them"));
-        } else if script.len() > MAX_SCRIPT {
+        } else if script.len() > MAX_OWN_SCRIPT {
             let length = script.len();
             converted.left.push(format!(
-                "{names}: {length} bytes are too many for an override, expected at most {MAX_SCRIPT}"
+                "{names}: {length} bytes are too many for an override, expected at most {MAX_OWN_SCRIPT}"
             ));
         } else {
             converted.overrides.push(host_override(mac, script, namespace));

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::artifact::ArtifactKind;
 
-mod words;
+pub(super) mod words;
 
 use words::{Command, commands};
 

@@ -51,6 +51,16 @@ pub async fn follow(directory: PathBuf, period: Duration, sources: Arc<Sources>)
     }
 }
 
+/// Everything in a folder, or in one file, as it is now.
+pub fn read_once(path: &Path) -> std::io::Result<HashMap<String, Item>> {
+    let mut folder = Folder::default();
+    match path.is_dir() {
+        true => folder.read(path)?,
+        false => folder.read_files(path.parent().unwrap_or(path), vec![path.to_owned()]),
+    }
+    Ok(folder.items())
+}
+
 /// What was read from a folder.
 #[derive(Debug, Default)]
 struct Folder {
@@ -70,6 +80,11 @@ impl Folder {
     fn read(&mut self, directory: &Path) -> std::io::Result<()> {
         let mut paths = Vec::new();
         list(directory, &mut paths, 0)?;
+        self.read_files(directory, paths);
+        Ok(())
+    }
+
+    fn read_files(&mut self, directory: &Path, paths: Vec<PathBuf>) {
         self.files.retain(|path, _| paths.contains(path));
         for path in paths {
             let shown = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
@@ -80,7 +95,6 @@ impl Folder {
                 Err(cause) => file.wrong = vec![skipped("file", shown, cause)],
             }
         }
-        Ok(())
     }
 
     /// All objects; of two with one kind and name the one in the first file counts.

@@ -124,35 +124,20 @@ impl Sources {
 
     fn observe(&self) -> (Observed, Vec<SourceState>) {
         let sources = self.lock();
-        let mut observed = Observed {
-            trusted_namespaces: self.trusted_namespaces.clone(),
-            ..Observed::default()
-        };
-        let mut agents = Vec::new();
-        let mut has_agent_api = false;
-        let mut states = Vec::with_capacity(sources.len());
-        for (name, source) in sources.iter() {
-            has_agent_api |= name.starts_with(foreign::Agent::KIND) && source.listed && !source.absent;
-            for item in source.items.values() {
-                match item {
-                    Item::Environment(environment) => observed.environments.push(environment.clone()),
-                    Item::Host(host) => observed.hosts.push(host.clone()),
-                    Item::Agent(agent) => agents.push(agent.clone()),
-                    Item::Override(host_override) => observed.overrides.push(host_override.clone()),
-                    Item::File(file) => observed.host_files.push(file.clone()),
-                    Item::Skipped(skipped) => observed.skipped.push(skipped.clone()),
-                }
-            }
-            states.push(SourceState {
-                name: name.clone(),
-                listed: source.listed,
-                absent: source.absent,
-                behind: source.behind.clone(),
-            });
+        let mut observed = observed(sources.values().flat_map(|source| source.items.values()));
+        observed.trusted_namespaces.clone_from(&self.trusted_namespaces);
+        let is_agent_api =
+            |(name, source): (&String, &Source)| name.starts_with(foreign::Agent::KIND) && source.listed && !source.absent;
+        if sources.iter().any(is_agent_api) {
+            observed.agents.get_or_insert_default();
         }
-        // Files that name an Agent are as good as the API; without one, nothing is known about the progress of any machine.
-        observed.agents = (has_agent_api || !agents.is_empty()).then_some(agents);
-        (observed, states)
+        let state = |(name, source): (&String, &Source)| SourceState {
+            name: name.clone(),
+            listed: source.listed,
+            absent: source.absent,
+            behind: source.behind.clone(),
+        };
+        (observed, sources.iter().map(state).collect())
     }
 
     /// Rebuilds the inventory after every burst of changes, for ever.
@@ -169,4 +154,21 @@ impl Sources {
             }
         }
     }
+}
+
+/// Items sorted by kind. Agents that are named in files are as good as the API; without any, nothing is known about the progress of
+/// machines.
+pub fn observed<'a>(items: impl Iterator<Item = &'a Item>) -> Observed {
+    let mut observed = Observed::default();
+    for item in items {
+        match item {
+            Item::Environment(environment) => observed.environments.push(environment.clone()),
+            Item::Host(host) => observed.hosts.push(host.clone()),
+            Item::Agent(agent) => observed.agents.get_or_insert_default().push(agent.clone()),
+            Item::Override(host_override) => observed.overrides.push(host_override.clone()),
+            Item::File(file) => observed.host_files.push(file.clone()),
+            Item::Skipped(skipped) => observed.skipped.push(skipped.clone()),
+        }
+    }
+    observed
 }

@@ -115,6 +115,67 @@ async fn a_directory_of_host_files_becomes_overrides_that_serve_the_same() {
     }
 }
 
+/// What a command prints, and whether it succeeded.
+fn run(arguments: &[&str]) -> (bool, String) {
+    let output = command(arguments).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn files_are_checked_and_rendered_without_a_server() {
+    let site = Site::start().await;
+    let folder = site.path().to_str().unwrap().to_owned();
+    assert_eq!(run(&["lint", &folder]), (true, String::new()));
+    let (good, rendered) = run(&["render", "-f", &folder, "--mac", "52-54-00-CC-00-01"]);
+    let expected = "# - Override: no override is for this MAC address\n\
+                    # + BareMetalHost: BareMetalHost a/n1 wants InfraEnv a/lab\n\
+                    # + BootPolicy: UntilInstalled: there are no Agents to read, the service is asked with the MAC address\n\
+                    # boots InfraEnv a/lab\n";
+    assert_eq!((good, rendered.as_str()), (true, expected));
+
+    let script = "#!ipxe\ngoto nowhere\n";
+    let file = site.write(
+        "o.json",
+        &host_override("a", "o", json!({"macAddresses": [MAC], "script": script})),
+    );
+    let (good, rendered) = run(&["render", "-f", file.to_str().unwrap(), "--mac", MAC]);
+    assert_eq!(
+        (good, rendered),
+        (true, format!("# + Override: IpxeHostOverride a/o has a script\n{script}"))
+    );
+    site.write(
+        "twin.json",
+        &host_override("a", "twin", json!({"macAddresses": [MAC], "localDisk": {}})),
+    );
+    site.write("broken.yaml", "kind: X\nx: [\n");
+    let (good, said) = run(&["lint", &folder]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(!good && lines.len() == 3, "{said}");
+    assert!(
+        lines[1].starts_with("IpxeHostOverride a/o, IpxeHostOverride a/twin: 52:54:00:cc:00:01: all of priority 0"),
+        "{said}"
+    );
+    assert_eq!(
+        lines[0],
+        "IpxeHostOverride a/o: spec.script: line 2: goto nowhere leads nowhere, there is no such label"
+    );
+    assert!(lines[2].starts_with("broken.yaml line "), "{said}");
+    let (good, said) = run(&["lint", "--json", &folder]);
+    let places: Vec<String> = said
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["place"].to_string())
+        .collect();
+    assert!(!good && places.len() == 3, "{places:?}");
+    assert!(!run(&["lint", "/nonexistent"]).0);
+
+    let bridge = site.bridge(&[]).await;
+    let warnings = bridge.get("/inventory").await.json()["overrides"][0]["warnings"].clone();
+    assert_eq!(
+        warnings,
+        json!(["line 2: goto nowhere leads nowhere, there is no such label"])
+    );
+}
+
 #[tokio::test]
 async fn overrides_that_cannot_be_used_are_named_and_change_nothing() {
     let site = Site::start().await;

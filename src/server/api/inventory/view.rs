@@ -8,9 +8,10 @@ use poem_openapi::types::Example;
 use crate::boot::artifact::ArtifactKind;
 use crate::boot::decision::{Boot, Decision};
 use crate::boot::environment::Environment;
-use crate::boot::host_override::HostOverride;
+use crate::boot::host_override::{Action, HostOverride};
 use crate::boot::inventory::Inventory;
 use crate::boot::mac::MacAddr;
+use crate::boot::script_check;
 use crate::server::snapshot::{Published, SourceState};
 
 use super::super::example;
@@ -93,6 +94,8 @@ struct OverrideView {
     priority: i32,
     /// The machines it reaches.
     macs: Vec<String>,
+    /// Likely mistakes in its script, which is served all the same.
+    warnings: Vec<String>,
 }
 
 impl OverrideView {
@@ -102,6 +105,10 @@ impl OverrideView {
             name: host_override.name.name().to_owned(),
             priority: host_override.priority,
             macs: macs.iter().map(ToString::to_string).collect(),
+            warnings: match &host_override.action {
+                Some(Action::Script(script)) => script_check::mistakes(script),
+                _ => Vec::new(),
+            },
         }
     }
 }
