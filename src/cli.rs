@@ -15,6 +15,7 @@ use crate::boot::artifact::PublicUrl;
 use crate::boot::kernel_arguments::KernelArguments;
 use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
+use crate::boot::name::is_dns_name;
 use crate::boot::policy::{BootPolicy, UnknownHosts};
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
@@ -248,8 +249,18 @@ impl ServerArgs {
                 return Err(format!("{other} and {flag} cannot be the same port"));
             }
         }
-        if self.loop_timing.is_zero() {
+        if self.loop_timing < Duration::from_secs(1) {
             return Err("--loop-timing: expected at least one second".to_owned());
+        }
+        for (flag, names) in [
+            ("--namespaces", &self.namespaces),
+            ("--override-namespaces", &self.override_namespaces),
+        ] {
+            if let Some(name) = names.iter().find(|name| !is_dns_name(name)) {
+                return Err(format!(
+                    "{flag}: {name:?} is not the name of a namespace, expected names separated by commas, without blanks"
+                ));
+            }
         }
         if self.manifests.is_some() && !self.namespaces.is_empty() {
             return Err("--namespaces is for a cluster: with --manifests every object of the folder is used".to_owned());
@@ -324,6 +335,11 @@ mod tests {
                 &["--loop-timing", "soon"],
                 "expected seconds such as 90, or a time such as 90s or 5m",
             ),
+            (
+                &["--namespaces", "lab, edge"],
+                "--namespaces: \" edge\" is not the name of a namespace",
+            ),
+            (&["--loop-timing", "1ms"], "--loop-timing: expected at least one second"),
             (&["--loop-timing", "0"], "--loop-timing: expected at least one second"),
             (&["--kernel-arguments", "a && b"], "iPXE reads it as the end of the command"),
             (&["--tls-cert", "c.pem"], "--tls-key"),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ipxe_bridge::cli::{Cli, Command, ServerArgs};
@@ -28,10 +29,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Server(args) => {
             let _guard = telemetry::start(&cli.log)?;
             raise_file_limit();
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?
-                .block_on(serve(*args))
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let result = runtime.block_on(serve(*args));
+            // A thread that reads from a file system that hangs must not hold up the end.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            result
         }
         Command::Render { files, mac } => {
             print!(

@@ -23,6 +23,10 @@ pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
     // client of the cluster calls errors is reported by the watches already.
     let directives = match args.log_level.parse::<tracing::Level>() {
         Ok(level) => format!("warn,kube_client=off,ipxe_bridge={level}"),
+        // A single word that is no level would be taken for the name of a module.
+        Err(_) if !args.log_level.contains(['=', ',']) => {
+            anyhow::bail!("--log-level {:?}: expected error, warn, info, debug or trace", args.log_level)
+        }
         Err(_) => args.log_level.clone(),
     };
     let filter = EnvFilter::builder()

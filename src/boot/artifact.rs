@@ -186,8 +186,13 @@ impl FromStr for PublicUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(refuse("it may not have a query or a fragment"));
         }
-        if url.path().contains('$') {
-            return Err(refuse("iPXE would expand the '$' in it"));
+        if !text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/[]%".contains(&byte))
+        {
+            return Err(refuse(
+                "it goes into scripts: letters, digits and - . _ ~ : / [ ] % are all it may hold",
+            ));
         }
         Ok(Self(url.as_str().trim_end_matches('/').into()))
     }
@@ -263,6 +268,8 @@ mod tests {
             "http://h?x=1",
             "http://u:p@h",
             "http://h/${x}",
+            "http://a&&b",
+            "http://bo${x}t",
         ] {
             let error = bad.parse::<PublicUrl>().expect_err(bad).to_string();
             assert!(error.contains("http://boot.example.com:9876"), "{error}");

@@ -170,8 +170,14 @@ impl Inventory {
         if first.is_known() {
             return first;
         }
-        let mut others = cards.iter().map(|card| self.decide(*card, policy, now));
-        others.find(Decision::is_known).unwrap_or(first)
+        let mut others: Vec<Decision> = cards.iter().map(|card| self.decide(*card, policy, now)).collect();
+        // A machine that nothing names may still be one whose Agent reported another of its cards, and is finished.
+        let finished = |decision: &Decision| decision.rule() == Rule::BootPolicy;
+        let better = others
+            .iter()
+            .position(Decision::is_known)
+            .or_else(|| others.iter().position(finished));
+        better.map_or(first, |index| others.swap_remove(index))
     }
 
     /// What this MAC address boots at this second since 1970. The same inventory, policy and time always give the same answer.
@@ -213,14 +219,7 @@ impl Inventory {
                 }
                 Some(Action::Environment(name)) => {
                     let detail = format!("{detail} wants InfraEnv {name}");
-                    return self.environment_boots(
-                        trail,
-                        Rule::Override,
-                        detail,
-                        name,
-                        Some(host_override.name.namespace()),
-                        policy,
-                    );
+                    return self.environment_boots(trail, Rule::Override, detail, name, None, policy);
                 }
             }
         }
@@ -345,6 +344,14 @@ impl Inventory {
                     );
                     Ask::ForHost
                 }
+                Progressed::Unsure(why) => {
+                    trail.note(
+                        Rule::BootPolicy,
+                        true,
+                        format!("UntilInstalled: {why}, so the service is asked with the MAC address"),
+                    );
+                    Ask::ForHost
+                }
                 Progressed::FromDisk(why) => {
                     return trail.end(
                         Rule::BootPolicy,
@@ -395,7 +402,10 @@ impl Inventory {
             .filter(|agent| namespace.is_none_or(|namespace| agent.name.namespace() == namespace))
             .collect();
         let Some(newest) = agents.first() else {
-            return Progressed::Discovery("no Agent has this MAC address".to_owned());
+            return match self.unreadable_agents(namespace) {
+                true => Progressed::Unsure("no Agent has this MAC address, but not every Agent could be read".to_owned()),
+                false => Progressed::Discovery("no Agent has this MAC address".to_owned()),
+            };
         };
         let why = format!("Agent {} is in {}", newest.name, newest.progress);
         let from_disk = newest.progress.boots_from_disk();
@@ -419,6 +429,7 @@ impl Inventory {
 /// What the Agents say about a machine; each with the sentence for the reason.
 enum Progressed {
     NoAgentApi,
+    Unsure(String),
     FromDisk(String),
     Discovery(String),
     Disputed(String),

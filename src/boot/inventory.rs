@@ -263,6 +263,16 @@ impl Inventory {
         Some(agents.get(&mac).map_or(&[], Vec::as_slice))
     }
 
+    /// Whether Agents of a namespace, or of any, could not be read: then the absence of one says nothing. A file that could not be read
+    /// may hold Agents too.
+    pub fn unreadable_agents(&self, namespace: Option<&str>) -> bool {
+        self.skipped.iter().any(|skipped| match skipped.kind.as_str() {
+            "Agent" => namespace.is_none_or(|namespace| skipped.object.split('/').next() == Some(namespace)),
+            "file" => true,
+            _ => false,
+        })
+    }
+
     /// Every environment, by namespace and name.
     pub fn environments(&self) -> impl ExactSizeIterator<Item = &Arc<Environment>> {
         self.environments.values()

@@ -33,6 +33,22 @@ impl ObjectName {
         })
     }
 
+    /// A namespace and the value of a label that names an object in it. A label may hold more than a name does (RFC 1123 labels plus
+    /// upper case and `_`): then no such object can exist, and saying so is better than taking the label for absent.
+    pub fn of_label(namespace: &str, value: &str) -> Result<Self, NameError> {
+        let is_label = value.len() <= 63
+            && value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        match is_dns_name(namespace) && is_label {
+            true => Ok(Self {
+                namespace: namespace.into(),
+                name: value.into(),
+            }),
+            false => Err(NameError(value.chars().take(60).collect())),
+        }
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace

@@ -16,29 +16,20 @@ const ATTEMPTS: u32 = 5;
 
 /// A text as iPXE's `echo` can print it: white space collapsed, and nothing left that iPXE would read as syntax.
 pub fn console_text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for word in text
+    // First what iPXE cannot print goes, so that nothing becomes syntax by its going.
+    let plain: String = text
+        .chars()
+        .filter(|c| (c.is_ascii() && *c != '\\') || c.is_whitespace())
+        .collect();
+    let words = plain
         .split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
-    {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        match word {
-            "&&" => out.push_str("and"),
-            "||" => out.push_str("or"),
-            ";" => out.push(','),
-            word => {
-                let word: String = word
-                    .replace("${", "$ {")
-                    .chars()
-                    .filter(|c| c.is_ascii() && *c != '\\')
-                    .collect();
-                out.push_str(word.trim_start_matches('#'));
-            }
-        }
-    }
-    out
+        .map(|word| match word {
+            "&&" => "and".to_owned(),
+            "||" => "or".to_owned(),
+            ";" => ",".to_owned(),
+            word => word.replace("${", "$ {").trim_start_matches('#').to_owned(),
+        });
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The script of a decision that needs nothing from upstream; `None` where the answer is a 404 or an environment's script.
@@ -196,7 +187,8 @@ mod tests {
         for (text, said) in [
             ("a  b\nc\r\n", "a b c"),
             ("x || y && z ; w", "x or y and z , w"),
-            ("#!ipxe ${net0/mac} \\", "!ipxe $ {net0/mac} "),
+            ("#!ipxe ${net0/mac} \\", "!ipxe $ {net0/mac}"),
+            ("$\\{net0/mac} &é& poweroff #\\# x", "$ {net0/mac} and poweroff x"),
             ("tür", "tr"),
         ] {
             assert_eq!(console_text(text), said);

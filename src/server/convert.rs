@@ -116,7 +116,7 @@ impl Convert for foreign::BareMetalHost {
         let mac: MacAddr = text.parse().map_err(|error| format!("spec.bootMACAddress: {error}"))?;
         let environment = label(metadata, foreign::INFRA_ENV_LABEL)
             .filter(|value| !value.is_empty())
-            .map(|value| ObjectName::new(name.namespace(), value))
+            .map(|value| ObjectName::of_label(name.namespace(), value))
             .transpose()
             .map_err(|error| format!("label {}: {error}", foreign::INFRA_ENV_LABEL))?;
         Ok(Some(Item::Host(Arc::new(Host {
@@ -294,6 +294,12 @@ mod tests {
             let (key, cause) = cause::<BareMetalHost>(json!({"metadata": metadata, "spec": spec}));
             assert!(key == "a/n1" && cause.starts_with(expected), "{key}: {cause}");
         }
+        let secret = json!({"metadata": metadata, "status": {"bootArtifacts": "http://x/?api_key=TOKEN"}});
+        let (_, hidden) = cause::<InfraEnv>(secret);
+        assert!(
+            !hidden.contains("TOKEN") && hidden.contains("the text is not shown"),
+            "{hidden}"
+        );
         let (_, cause) = cause::<InfraEnv>(json!({"metadata": metadata, "status": {"bootArtifacts": 7}}));
         assert!(cause.starts_with("status: invalid type"), "{cause}");
     }

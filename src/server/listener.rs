@@ -58,12 +58,6 @@ pub async fn serve(
 ) -> bool {
     let graceful = GracefulShutdown::new();
     loop {
-        let permit = tokio::select! {
-            biased;
-            () = end.cancelled() => break,
-            // Never closed.
-            Ok(permit) = limits.connections.clone().acquire_owned() => permit,
-        };
         let stream = tokio::select! {
             biased;
             () = end.cancelled() => break,
@@ -76,6 +70,13 @@ pub async fn serve(
                     continue;
                 }
             },
+        };
+        // After the accept: listeners share the permits, and one that waits for a connection must not hold any.
+        let permit = tokio::select! {
+            biased;
+            () = end.cancelled() => break,
+            // Never closed.
+            Ok(permit) = limits.connections.clone().acquire_owned() => permit,
         };
         let connection = Connection {
             app: app.clone(),

@@ -1,7 +1,8 @@
 //! The same objects from a folder of YAML: followed for changes, one bad file never stops the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::boot::inventory::Skipped;
-use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject};
+use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject, without_values};
 use crate::crd::host_override::HostOverrideKind;
 
 use super::convert::{self, Convert};
@@ -73,26 +74,29 @@ struct File {
     text: String,
     objects: Vec<(String, Item)>,
     wrong: Vec<Skipped>,
+    /// Why it cannot be read at all, for as long as that lasts.
+    unreadable: Option<Skipped>,
 }
 
 impl Folder {
     /// Reads what changed. Fails only if the folder itself cannot be read; then nothing is forgotten.
     fn read(&mut self, directory: &Path) -> std::io::Result<()> {
         let mut paths = Vec::new();
-        list(directory, &mut paths, 0)?;
+        list(directory, &mut paths, &mut HashSet::new())?;
+        paths.sort();
         self.read_files(directory, paths);
         Ok(())
     }
 
     fn read_files(&mut self, directory: &Path, paths: Vec<PathBuf>) {
-        self.files.retain(|path, _| paths.contains(path));
+        self.files.retain(|path, _| paths.binary_search(path).is_ok());
         for path in paths {
             let shown = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
             let file = self.files.entry(path.clone()).or_default();
             match files::read_text(&path, MAX_FILE) {
-                Ok(text) if text == file.text => {}
+                Ok(text) if text == file.text => file.unreadable = None,
                 Ok(text) => file.update(&shown, text),
-                Err(cause) => file.wrong = vec![skipped("file", shown, cause)],
+                Err(cause) => file.unreadable = Some(skipped("file", shown, cause)),
             }
         }
     }
@@ -101,7 +105,7 @@ impl Folder {
     fn items(&self) -> HashMap<String, Item> {
         let mut items: HashMap<String, Item> = HashMap::new();
         for (path, file) in &self.files {
-            for wrong in &file.wrong {
+            for wrong in file.wrong.iter().chain(&file.unreadable) {
                 items.insert(format!("{} {}", path.display(), wrong.object), Item::Skipped(wrong.clone()));
             }
             for (key, item) in &file.objects {
@@ -136,9 +140,10 @@ impl File {
             ));
         }
         for (line, document) in documents(&text) {
-            match read_document(document) {
-                Ok(found) => objects.extend(found),
-                Err((at, cause)) => wrong.push(skipped("file", format!("{shown} line {}", line + at.max(1) - 1), cause)),
+            let (found, errors) = read_document(document);
+            objects.extend(found);
+            for (at, cause) in errors {
+                wrong.push(skipped("file", format!("{shown} line {}", line + at.max(1) - 1), cause));
             }
         }
         for wrong in &wrong {
@@ -153,6 +158,7 @@ impl File {
             self.objects = objects;
         }
         self.wrong = wrong;
+        self.unreadable = None;
         self.text = text;
     }
 }
@@ -165,8 +171,13 @@ fn skipped(kind: &str, object: String, cause: String) -> Skipped {
     }
 }
 
-/// All YAML and JSON files below a folder, links followed, dot files left out.
-fn list(directory: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Result<()> {
+/// All YAML and JSON files below a folder, links followed, dot files left out. A folder that was seen is not entered again: links may
+/// lead in a circle.
+fn list(directory: &Path, paths: &mut Vec<PathBuf>, seen: &mut HashSet<(u64, u64)>) -> std::io::Result<()> {
+    let place = fs::metadata(directory)?;
+    if !seen.insert((place.dev(), place.ino())) {
+        return Ok(());
+    }
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -176,14 +187,12 @@ fn list(directory: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Re
         if hidden {
             continue;
         }
-        // A link to a folder above would go on for ever; nobody nests manifests this deep.
-        if path.is_dir() && depth < 16 {
-            list(&path, paths, depth + 1)?;
+        if path.is_dir() {
+            list(&path, paths, seen)?;
         } else if wanted {
             paths.push(path);
         }
     }
-    paths.sort();
     Ok(())
 }
 
@@ -219,33 +228,53 @@ struct Header {
 
 type Wrong = (usize, String);
 
-/// The objects of one document. Kinds that the bridge does not read are passed over: a folder of Git holds other things too.
-fn read_document(document: &str) -> Result<Vec<(String, Item)>, Wrong> {
-    let is_empty = document
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-    if is_empty {
-        return Ok(Vec::new());
+/// The objects of one document, and what is wrong with it or with members of its list. Kinds that the bridge does not read are passed
+/// over: a folder of Git holds other things too.
+fn read_document(document: &str) -> (Vec<(String, Item)>, Vec<Wrong>) {
+    let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    if document.lines().all(is_blank) {
+        return (Vec::new(), Vec::new());
     }
-    let header: Header = serde_saphyr::from_str(document).map_err(wrong)?;
+    let header: Header = match parse(document) {
+        Ok(header) => header,
+        Err(error) => return (Vec::new(), vec![error]),
+    };
     if header.kind == "List" || header.kind.ends_with("List") && !header.items.is_empty() {
-        return header.items.iter().try_fold(Vec::new(), |mut objects, item| {
-            // Nothing but a document of its own has line numbers, so the members of a list are named by their own words.
-            let text = item.to_string();
-            objects.extend(read_document(&text).map_err(|(_, cause)| (0, cause))?);
-            Ok(objects)
-        });
+        let (mut objects, mut errors) = (Vec::new(), Vec::new());
+        for (index, item) in header.items.iter().enumerate() {
+            let (found, wrong) = read_document(&item.to_string());
+            objects.extend(found);
+            // Nothing but a document of its own has line numbers: a member is named by its place in the list.
+            errors.extend(wrong.into_iter().map(|(_, cause)| (0, format!("items[{index}]: {cause}"))));
+        }
+        return (objects, errors);
     }
+    match read_known(&header, document) {
+        Ok(objects) => (objects, Vec::new()),
+        Err(error) => (Vec::new(), vec![error]),
+    }
+}
+
+fn read_known(header: &Header, document: &str) -> Result<Vec<(String, Item)>, Wrong> {
     if header.kind.is_empty() || header.api_version.is_empty() {
         return Err((0, "expected an object with apiVersion and kind".to_owned()));
     }
     match header.kind.as_str() {
-        InfraEnv::KIND => read_object::<InfraEnv>(&header, document),
-        BareMetalHost::KIND => read_object::<BareMetalHost>(&header, document),
-        Agent::KIND => read_object::<Agent>(&header, document),
-        HostOverrideKind::KIND => read_object::<HostOverrideKind>(&header, document),
+        InfraEnv::KIND => read_object::<InfraEnv>(header, document),
+        BareMetalHost::KIND => read_object::<BareMetalHost>(header, document),
+        Agent::KIND => read_object::<Agent>(header, document),
+        HostOverrideKind::KIND => read_object::<HostOverrideKind>(header, document),
         _ => Ok(Vec::new()),
     }
+}
+
+/// Parses within limits that grow with the text: a long list is no attack, a short text that unfolds into millions of nodes is.
+fn parse<T: serde::de::DeserializeOwned>(document: &str) -> Result<T, Wrong> {
+    let most = document.len().max(250_000);
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_nodes: most, max_events: most.max(1_000_000) },
+    };
+    serde_saphyr::from_str_with_options(document, options).map_err(wrong)
 }
 
 fn read_object<K: Convert>(header: &Header, document: &str) -> Result<Vec<(String, Item)>, Wrong> {
@@ -260,7 +289,7 @@ fn read_object<K: Convert>(header: &Header, document: &str) -> Result<Vec<(Strin
             ),
         ));
     }
-    let mut object: StrictObject<K> = serde_saphyr::from_str(document).map_err(wrong)?;
+    let mut object: StrictObject<K> = parse(document)?;
     object.metadata.namespace.get_or_insert_with(|| "default".to_owned());
     let key = format!("{} {}", K::KIND, convert::key(&object.metadata));
     let item = K::convert(&object.metadata, &object.spec, &object.status).map_err(|cause| (0, format!("{key}: {cause}")))?;
@@ -273,5 +302,5 @@ fn wrong(error: serde_saphyr::Error) -> Wrong {
         .location()
         .map_or(0, |location| usize::try_from(location.line()).unwrap_or(0));
     let error = error.without_snippet().to_string();
-    (line, error.lines().next().unwrap_or_default().to_owned())
+    (line, without_values(error.lines().next().unwrap_or_default()))
 }

@@ -17,7 +17,10 @@ pub struct ScriptCache {
 }
 
 /// One script; whoever comes first fetches it, the others wait for it.
-type Entry = Arc<tokio::sync::Mutex<Option<(Instant, UpstreamScript)>>>;
+type Entry = Arc<tokio::sync::Mutex<Option<(Instant, Result<UpstreamScript, UpstreamError>)>>>;
+
+/// A failure is the answer of everyone who waited for it; then it is worth trying again.
+const KEEP_FAILURE: Duration = Duration::from_secs(2);
 
 impl ScriptCache {
     /// A cache that keeps a script for this long.
@@ -44,16 +47,20 @@ impl ScriptCache {
         };
         let mut entry = entry.lock().await;
         if let Some((at, script)) = entry.as_ref()
-            && at.elapsed() < self.keep
+            && at.elapsed() < if script.is_ok() { self.keep } else { KEEP_FAILURE }
         {
-            return Ok(script.clone());
+            return script.clone();
         }
-        let script = match upstream.script(url).await? {
-            ScriptAnswer::Script(body) => UpstreamScript::parse(&body)?,
-            // Said of a machine, but no machine was asked for.
-            ScriptAnswer::Skipped(_) | ScriptAnswer::Doubled(_) => return Err(UpstreamError::Status(404)),
-        };
+        let script = fetch(upstream, url).await;
         *entry = Some((Instant::now(), script.clone()));
-        Ok(script)
+        script
+    }
+}
+
+async fn fetch(upstream: &Upstream, url: &UpstreamUrl) -> Result<UpstreamScript, UpstreamError> {
+    match upstream.script(url).await? {
+        ScriptAnswer::Script(body) => Ok(UpstreamScript::parse(&body)?),
+        // Said of a machine, but no machine was asked for.
+        ScriptAnswer::Skipped(_) | ScriptAnswer::Doubled(_) => Err(UpstreamError::Status(404)),
     }
 }

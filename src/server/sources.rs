@@ -82,9 +82,22 @@ impl Sources {
         self.change(name, |_| ());
     }
 
-    /// Everything a source has; it is up to date.
-    pub fn replace(&self, name: &str, items: HashMap<String, Item>) {
+    /// Everything a source has; it is up to date. What can no longer be used keeps its last good value here too.
+    pub fn replace(&self, name: &str, mut items: HashMap<String, Item>) {
         self.change(name, |source| {
+            let worse: Vec<String> = items
+                .iter()
+                .filter(|(_, item)| matches!(item, Item::Skipped(_)))
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in worse {
+                let good = source.items.get(&key).filter(|item| !matches!(item, Item::Skipped(_)));
+                if let Some(good) = good.cloned()
+                    && let Some(note) = items.insert(key.clone(), good)
+                {
+                    items.insert(format!("{key} (skipped)"), note);
+                }
+            }
             *source = Source {
                 items,
                 listed: true,
@@ -93,13 +106,22 @@ impl Sources {
         });
     }
 
-    /// One value changed or went.
+    /// One value changed or went. One that can no longer be used keeps its last good value, beside the note of what is wrong: a typing
+    /// error must not make a machine unknown.
     pub fn set(&self, name: &str, key: String, item: Option<Item>) {
         self.change(name, |source| {
+            let note = format!("{key} (skipped)");
             match item {
-                Some(item) => source.items.insert(key, item),
-                None => source.items.remove(&key),
-            };
+                Some(item @ Item::Skipped(_)) => _ = source.items.insert(note, item),
+                Some(item) => {
+                    source.items.remove(&note);
+                    source.items.insert(key, item);
+                }
+                None => {
+                    source.items.remove(&note);
+                    source.items.remove(&key);
+                }
+            }
         });
     }
 

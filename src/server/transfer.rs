@@ -139,7 +139,27 @@ pub async fn open(
             }
             (Some(part), part.first)
         }
-        StatusCode::NOT_MODIFIED => return Ok(Answer::NotModified(validator)),
+        StatusCode::NOT_MODIFIED => {
+            // To upstream a tag of ours is a date, and "not newer" is not "the same": a build that was rolled back is another one.
+            let same = match (&wanted.if_none_match, &validator) {
+                (Some(Validator::Date(wanted, _)), Some(Validator::Date(now, _))) => wanted == now,
+                _ => wanted.if_none_match.is_some() || wanted.if_modified_since.is_some(),
+            };
+            if same {
+                return Ok(Answer::NotModified(validator));
+            }
+            if wanted.if_none_match.is_none() {
+                return Err(UpstreamError::Contradiction(
+                    "\"not modified\" to a request without a condition",
+                ));
+            }
+            let unconditional = Wanted {
+                if_none_match: None,
+                if_modified_since: None,
+                ..wanted.clone()
+            };
+            return Box::pin(open(upstream, kind, url, &unconditional)).await;
+        }
         StatusCode::RANGE_NOT_SATISFIABLE => {
             return Ok(Answer::RangeNotSatisfiable(ContentRange::unsatisfied_total(
                 response.headers(),
@@ -148,7 +168,7 @@ pub async fn open(
         status => return Err(UpstreamError::Status(status.as_u16())),
     };
     let length = number(header::CONTENT_LENGTH);
-    let is_chunked = response.headers().contains_key(header::TRANSFER_ENCODING) || response.version() == http::Version::HTTP_2;
+    let is_chunked = response.headers().contains_key(header::TRANSFER_ENCODING);
     if length.is_none() && !is_chunked && !wanted.head {
         // It would end with the connection, and a broken one would look complete.
         return Err(UpstreamError::Contradiction("a body without a length"));
@@ -243,7 +263,8 @@ impl Transfer {
             let part = ContentRange::of(response.headers());
             let same_part = part.is_some_and(|part| part.first == self.next && part.last + 1 == end);
             let same_build = Validator::of_response(response.headers()).is_some_and(|now| now == validator);
-            if response.status() != StatusCode::PARTIAL_CONTENT || !same_part || !same_build {
+            let is_encoded = response.headers().contains_key(header::CONTENT_ENCODING);
+            if response.status() != StatusCode::PARTIAL_CONTENT || !same_part || !same_build || is_encoded {
                 return Err(io::Error::other("upstream has another build now, the rest would not fit"));
             }
             self.response = response;

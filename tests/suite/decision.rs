@@ -9,7 +9,7 @@ use ipxe_bridge::boot::decision::{Ask, Boot};
 use ipxe_bridge::boot::environment::{ArtifactUrls, Environment, Host};
 use ipxe_bridge::boot::host_file::HostFile;
 use ipxe_bridge::boot::host_override::{Action, HostOverride, Machines};
-use ipxe_bridge::boot::inventory::{Inventory, Observed};
+use ipxe_bridge::boot::inventory::{Inventory, Observed, Skipped};
 use ipxe_bridge::boot::kernel_arguments::ArgumentEdits;
 use ipxe_bridge::boot::mac::MacAddr;
 use ipxe_bridge::boot::name::ObjectName;
@@ -236,6 +236,38 @@ fn the_boot_policy_follows_the_agents_state_and_stage() {
         };
         assert_eq!(outcome(&observed, until_installed()), expected, "{state} {stage}");
     }
+}
+
+#[test]
+fn an_agent_that_could_not_be_read_is_not_an_agent_that_is_not_there() {
+    let skipped = |kind: &str, object: &str| Skipped {
+        kind: kind.to_owned(),
+        object: object.to_owned(),
+        cause: "broken".to_owned(),
+    };
+    for (entry, expected) in [
+        (skipped("Agent", "a/x"), "a/lab?mac by BareMetalHost"),
+        (skipped("file", "agents.yaml line 3"), "a/lab?mac by BareMetalHost"),
+        (skipped("Agent", "b/x"), "a/lab by BareMetalHost"),
+        (skipped("BareMetalHost", "a/x"), "a/lab by BareMetalHost"),
+    ] {
+        let mut observed = everything();
+        observed.skipped = vec![entry.clone()];
+        assert_eq!(outcome(&observed, until_installed()), expected, "{entry:?}");
+    }
+}
+
+#[test]
+fn a_finished_machine_is_known_by_any_of_its_cards() {
+    let mut observed = everything();
+    observed.hosts.clear();
+    observed.host_files.clear();
+    observed.agents = Some(vec![agent("a/agent", 1, "installed", "Done")]);
+    let inventory = Inventory::join(observed);
+    let unknown: MacAddr = "52:54:00:ff:00:01".parse().unwrap();
+    let decide = |cards: &[MacAddr]| inventory.decide_for_machine(unknown, cards, until_installed(), NOW).boot;
+    assert!(matches!(decide(&[unknown]), Boot::Environment(..)));
+    assert_eq!(decide(&[unknown, mac()]), Boot::LocalDisk(None));
 }
 
 #[test]

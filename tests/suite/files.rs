@@ -127,9 +127,65 @@ async fn manifests_are_followed_and_a_broken_file_keeps_its_last_good_state() {
             .all(|file| skipped.contains(&format!("\"{file}\"")))
     })
     .await;
-    for file in ["pipe.yaml", "dangling.yaml", "loop", "binary.yaml", "deep.yaml"] {
+    for link in ["loop2", "loop3"] {
+        std::os::unix::fs::symlink(site.path(), site.path().join(link)).unwrap();
+    }
+    site.write(
+        "host-b-n5.yaml",
+        &bare_metal_host("b", "n5", "52:54:00:cc:00:05", Some("lab")),
+    );
+    eventually("links in a circle hold nothing up", SECOND * 2, async || {
+        bridge.script_has("52:54:00:cc:00:05", "BareMetalHost b/n5").await
+    })
+    .await;
+    assert!(!bridge.get("/inventory").await.text().contains("a second time"));
+    for file in [
+        "pipe.yaml",
+        "dangling.yaml",
+        "loop",
+        "loop2",
+        "loop3",
+        "binary.yaml",
+        "deep.yaml",
+    ] {
         site.remove(file);
     }
+    // A label that can name no InfraEnv is not an absent label.
+    site.write(
+        "host-b-n3.yaml",
+        &bare_metal_host("b", "n3", "52:54:00:cc:00:03", Some("Good_Env")),
+    );
+    eventually("it waits", SECOND, async || {
+        bridge
+            .get("/ipxe-mac-boot/52:54:00:cc:00:03")
+            .await
+            .text()
+            .contains("InfraEnv b/Good_Env does not exist")
+    })
+    .await;
+    // One bad member of a list does not stop the others, and no limit is below an ordinary list.
+    let member = |n: u32, mac: &str| {
+        json!({"apiVersion": "metal3.io/v1alpha1", "kind": "BareMetalHost", "metadata": {"name": format!("m{n}"), "namespace": "b",
+        "labels": {"infraenvs.agent-install.openshift.io": "lab"}}, "spec": {"bootMACAddress": mac}, "status": {"nics": (0..60).collect::<Vec<_>>()}})
+    };
+    let mut members: Vec<_> = (0..4000)
+        .map(|n| member(n, &format!("52:54:02:00:{:02x}:{:02x}", n / 256, n % 256)))
+        .collect();
+    members.push(member(9999, "zz"));
+    site.write(
+        "list.json",
+        &json!({"apiVersion": "v1", "kind": "List", "items": members}).to_string(),
+    );
+    eventually("the good ones are served", SECOND * 30, async || {
+        bridge.script_has("52:54:02:00:0f:9f", "BareMetalHost b/m3999").await
+    })
+    .await;
+    let skipped = bridge.get("/inventory").await.json()["skipped"].to_string();
+    assert!(
+        skipped.contains("items[4000]: BareMetalHost b/m9999: spec.bootMACAddress"),
+        "{skipped:.500}"
+    );
+    site.remove("list.json");
     // A list, as kubectl prints it, in JSON; and kinds that are none of ours.
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}},

@@ -202,6 +202,10 @@ fn wrong_settings_stop_the_start_with_one_sentence() {
         (&["--manifests", dir, "--upstream-ca", "/nowhere"], "--upstream-ca: /nowhere:"),
         (&["--manifests", dir, "--kernel-arguments", "${x}"], "iPXE expands"),
         (&["--manifests", dir, "--log-level", "loud=loud"], "--log-level"),
+        (
+            &["--manifests", dir, "--log-level", "verbose"],
+            "expected error, warn, info, debug or trace",
+        ),
         (&[], "use --manifests DIR with a folder of YAML"),
     ] {
         let said = refused(arguments);

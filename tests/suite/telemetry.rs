@@ -76,8 +76,13 @@ async fn no_secret_of_upstream_is_in_any_output() {
         .replace("    kernel: http", "    kernel: ftp");
     site.write("env-c-odd.yaml", &env);
     site.write("broken.yaml", &format!("x: [http://x/?api_key={TOKEN_MARKER}\n"));
+    site.write(
+        "doubled.yaml",
+        &format!("http://x/?api_key={TOKEN_MARKER}: 1\nhttp://x/?api_key={TOKEN_MARKER}: 2\n"),
+    );
+    site.write("text.yaml", &format!("apiVersion: agent-install.openshift.io/v1beta1\nkind: InfraEnv\nmetadata: {{name: t}}\nstatus: {{bootArtifacts: \"http://x/?api_key={TOKEN_MARKER}\"}}\n"));
     eventually("they are", Duration::from_secs(2), async || {
-        bridge.get("/inventory").await.json()["skipped"].as_array().unwrap().len() == 2
+        bridge.get("/inventory").await.json()["skipped"].as_array().unwrap().len() == 4
     })
     .await;
     said.push_str(bridge.get("/inventory").await.text());

@@ -19,6 +19,7 @@ use crate::server::metrics::{Metrics, Outcome};
 use crate::server::middleware;
 use crate::server::transfer::{self, Answer, Content, Wanted};
 use crate::server::trouble::Trouble;
+use crate::server::upstream::UpstreamError;
 use crate::server::validator::{ByteRange, Validator};
 
 use super::problem::Failure;
@@ -102,7 +103,11 @@ impl Conditions {
             range: range.filter(|_| !matches!(if_range, Some(None))),
             if_range: if_range.flatten(),
             if_none_match: self.if_none_match.as_deref().and_then(Validator::of_client),
-            if_modified_since: self.if_modified_since.and_then(|since| since.parse().ok()),
+            // RFC 9110, 13.1.3: it does not count beside If-None-Match.
+            if_modified_since: self
+                .if_modified_since
+                .filter(|_| self.if_none_match.is_none())
+                .and_then(|since| since.parse().ok()),
         }
     }
 }
@@ -155,6 +160,10 @@ impl ArtifactsApi {
                 Ok(ArtifactResponse::NotModified(tag, date))
             }
             Answer::RangeNotSatisfiable(total) => Err(Trouble::Range(total).into()),
+            Answer::Content(content) if content.length.is_none() && request.version() == http::Version::HTTP_10 => {
+                // To such a client a broken body of unknown length would look complete.
+                Err(Trouble::Upstream(UpstreamError::Contradiction("a length is missing, and HTTP/1.0 needs one")).into())
+            }
             Answer::Content(content) => {
                 let log = TransferLog {
                     kind,
