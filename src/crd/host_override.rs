@@ -24,7 +24,7 @@ use super::foreign::{Kind, Unread};
 )]
 #[kube(printcolumn(name = "Machines", type_ = "string", json_path = ".spec.macAddresses"))]
 #[kube(printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"))]
-#[kube(printcolumn(name = "Expires", type_ = "date", json_path = ".spec.expiresAt"))]
+#[kube(printcolumn = r#"{"name":"Expires", "type":"string", "jsonPath":".spec.expiresAt"}"#)]
 #[kube(printcolumn = r#"{"name":"Age", "type":"date", "jsonPath":".metadata.creationTimestamp"}"#)]
 #[x_kube(
     validation = Rule::new("(has(self.macAddresses) && size(self.macAddresses) > 0) != has(self.hostSelector)").message(
@@ -51,12 +51,13 @@ pub struct IpxeHostOverrideSpec {
     pub host_selector: Option<LabelSelector>,
     /// An iPXE script, served unchanged. At most 64 KiB, beginning with `#!ipxe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 65536))]
+    #[schemars(length(min = 1, max = 65536))]
+    #[x_kube(validation = Rule::new("bytes(self).size() <= 65536").message("a script has at most 64 KiB: hand over to a longer one with chain"))]
     pub script: Option<String>,
     /// Address of another server's script or program that the machine is handed over to: `http://boot.example.com/menu.ipxe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^(http|https|tftp)://[^ ]+$') && !self.contains('${')").message(
+    #[x_kube(validation = Rule::new("self.matches('^(https?|tftp)://[!-~]+$') && !self.contains('${')").message(
         "write an http, https or tftp address without blanks and without ${ }, such as http://boot.example.com/menu.ipxe"
     ))]
     pub chain: Option<String>,
@@ -85,7 +86,9 @@ pub struct IpxeHostOverrideSpec {
 pub struct MacText(
     #[schemars(
         length(max = 17),
-        regex(pattern = r"^([0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}|[0-9a-fA-F]{4}(\.[0-9a-fA-F]{4}){2}|[0-9a-fA-F]{12})$")
+        regex(
+            pattern = r"^([0-9a-fA-F]{2}((:[0-9a-fA-F]{2}){5}|(-[0-9a-fA-F]{2}){5})|[0-9a-fA-F]{4}(\.[0-9a-fA-F]{4}){2}|[0-9a-fA-F]{12})$"
+        )
     )]
     pub String,
 );
@@ -94,7 +97,7 @@ pub struct MacText(
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 pub struct InfraEnvRef {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -103,6 +106,7 @@ pub struct InfraEnvRef {
 pub struct LocalDiskSpec {
     /// The way to the disk; without it the bridge's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LocalDiskMethod")]
     pub method: Option<LocalDiskMethod>,
 }
 
@@ -145,7 +149,7 @@ pub struct KernelArgumentsSpec {
 #[schemars(inline)]
 pub struct Argument(
     #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = [{
-        "rule": "!(self in ['&&', '||', ';']) && !self.contains('${') && !self.startsWith('#') && !self.endsWith('\\\\') && !self.matches('[[:space:]]')",
+        "rule": "!(self in ['&&', '||', ';']) && !self.contains('${') && !self.startsWith('#') && !self.endsWith('\\\\') && self.matches('^[^[:cntrl:][:space:]\\\\p{Z}\\\\x{85}]*$')",
         "message": "write one kernel argument without blanks; iPXE would read &&, ||, ;, ${ }, a # at the start and a backslash at the end as syntax"
     }]))]
     pub String,

@@ -153,7 +153,10 @@ impl Convert for HostOverrideKind {
                 .parse::<MacAddr>()
                 .map_err(|error| format!("spec.macAddresses: {error}"))
         });
-        let macs = macs.collect::<Result<Vec<_>, _>>()?;
+        let mut macs = macs.collect::<Result<Vec<_>, _>>()?;
+        // One address in two spellings is one machine.
+        macs.sort();
+        macs.dedup();
         let machines = match (&spec.host_selector, macs.is_empty()) {
             (None, false) => Machines::Macs(macs),
             (Some(labels), true) => Machines::Hosts(selector(labels)?),
@@ -208,10 +211,12 @@ fn action(name: &ObjectName, spec: &IpxeHostOverrideSpec) -> Result<Option<Actio
 /// An address that iPXE can be handed over to and that it reads as nothing else.
 fn chain(text: &str) -> Result<Action, String> {
     let url = url::Url::parse(text).map_err(|error| error.to_string())?;
-    let is_plain = matches!(url.scheme(), "http" | "https" | "tftp") && !text.contains("${") && !text.contains(char::is_whitespace);
+    let is_plain = matches!(url.scheme(), "http" | "https" | "tftp")
+        && !text.contains("${")
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
     match is_plain {
         true => Ok(Action::Chain(text.to_owned())),
-        false => Err("expected an http, https or tftp address without blanks and without ${ }".to_owned()),
+        false => Err("expected an http, https or tftp address of plain ASCII, without blanks and without ${ }".to_owned()),
     }
 }
 

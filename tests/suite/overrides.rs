@@ -24,7 +24,7 @@ async fn every_action_of_an_override_is_served_at_once() {
     for (spec, served) in [
         (json!({"macAddresses": [MAC], "script": script}), script),
         (
-            json!({"macAddresses": ["52-54-00-CC-00-01"], "chain": "http://other.example.com/boot.ipxe"}),
+            json!({"macAddresses": ["52-54-00-CC-00-01", MAC], "chain": "http://other.example.com/boot.ipxe"}),
             "chain --replace --autofree http://other.example.com/boot.ipxe ||\n",
         ),
         (
@@ -192,6 +192,7 @@ async fn overrides_that_cannot_be_used_are_named_and_change_nothing() {
         ),
         (json!({"macAddresses": [MAC], "chain": "ftp://x"}), "spec.chain: "),
         (json!({"macAddresses": [MAC], "chain": "http://x/${y}"}), "spec.chain: "),
+        (json!({"macAddresses": [MAC], "chain": "http://x/\u{1b}[2J"}), "spec.chain: "),
         (
             json!({"macAddresses": [MAC], "infraEnv": {"name": "Not A Name"}}),
             "spec.infraEnv.name: ",
