@@ -167,17 +167,39 @@ impl Inventory {
     /// from.
     pub fn decide_for_machine(&self, mac: MacAddr, cards: &[MacAddr], policy: Policy, now: i64) -> Decision {
         let first = self.decide(mac, policy, now);
-        if first.is_known() {
-            return first;
+        let mut others = cards.iter().map(|card| self.decide(*card, policy, now));
+        let named = match first.is_known() {
+            true => first,
+            false => others.find(Decision::is_known).unwrap_or(first),
+        };
+        self.unless_finished(named, cards, policy)
+    }
+
+    /// Sends a machine to its disk whose Agent reported another card than the one that names it: a card was added or exchanged. The
+    /// machine itself says which cards it has, so this only ever moves it away from an environment.
+    fn unless_finished(&self, mut decision: Decision, cards: &[MacAddr], policy: Policy) -> Decision {
+        let own_agents = self.agents(decision.mac).unwrap_or_default();
+        if policy.boot != BootPolicy::UntilInstalled || !matches!(decision.boot, Boot::Environment(..)) || !own_agents.is_empty() {
+            return decision;
         }
-        let mut others: Vec<Decision> = cards.iter().map(|card| self.decide(*card, policy, now)).collect();
-        // A machine that nothing names may still be one whose Agent reported another of its cards, and is finished.
-        let finished = |decision: &Decision| decision.rule() == Rule::BootPolicy;
-        let better = others
-            .iter()
-            .position(Decision::is_known)
-            .or_else(|| others.iter().position(finished));
-        better.map_or(first, |index| others.swap_remove(index))
+        let by_card = cards.iter().map(|card| (card, self.progress(*card, None)));
+        let elsewhere = by_card.into_iter().find_map(|(card, progress)| match progress {
+            Progressed::FromDisk(why) => Some((
+                format!("UntilInstalled: {why} by its card {card}, so its disk boots"),
+                Boot::LocalDisk(None),
+            )),
+            Progressed::Disputed(why) => Some((why.clone(), Boot::Stop(why))),
+            Progressed::NoAgentApi | Progressed::Unsure(_) | Progressed::Discovery(_) => None,
+        });
+        if let Some((detail, boot)) = elsewhere {
+            decision.boot = boot;
+            decision.steps.push(Step {
+                rule: Rule::BootPolicy,
+                applied: true,
+                detail,
+            });
+        }
+        decision
     }
 
     /// What this MAC address boots at this second since 1970. The same inventory, policy and time always give the same answer.

@@ -268,6 +268,28 @@ fn a_finished_machine_is_known_by_any_of_its_cards() {
     let decide = |cards: &[MacAddr]| inventory.decide_for_machine(unknown, cards, until_installed(), NOW).boot;
     assert!(matches!(decide(&[unknown]), Boot::Environment(..)));
     assert_eq!(decide(&[unknown, mac()]), Boot::LocalDisk(None));
+
+    // The same where a host names the new card; but its own Agent comes first.
+    let mut observed = everything();
+    observed.hosts = vec![host("a/n1", 5, Some("a/lab"))];
+    let other: MacAddr = "52:54:00:cc:00:88".parse().unwrap();
+    let reported = |name: &str, mac: MacAddr, state: &str| {
+        let mut agent = Agent::clone(&agent(name, 1, state, ""));
+        agent.macs = vec![mac];
+        Arc::new(agent)
+    };
+    observed.agents = Some(vec![reported("b/agent", other, "installed")]);
+    let boot = |observed: &Observed| {
+        Inventory::join(observed.clone())
+            .decide_for_machine(mac(), &[mac(), other], until_installed(), NOW)
+            .boot
+    };
+    assert_eq!(boot(&observed), Boot::LocalDisk(None));
+    observed.agents = Some(vec![
+        reported("b/agent", other, "installed"),
+        reported("a/agent", mac(), "known"),
+    ]);
+    assert!(matches!(boot(&observed), Boot::Environment(..)));
 }
 
 #[test]
