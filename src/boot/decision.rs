@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use strum::Display;
 
+mod progress;
+
 use super::environment::Environment;
 use super::host_file::HostFile;
 use super::host_override::{Action, HostOverride};
@@ -13,6 +15,7 @@ use super::local_disk::LocalDisk;
 use super::mac::MacAddr;
 use super::name::ObjectName;
 use super::policy::{BootPolicy, Policy, UnknownHosts};
+use progress::Progressed;
 
 /// What a MAC address boots, and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -413,46 +416,4 @@ impl Inventory {
         };
         trail.decide(boot)
     }
-
-    /// How far the machine's installation is, by the Agents of its host's namespace; for a machine without a host, of any namespace.
-    fn progress(&self, mac: MacAddr, namespace: Option<&str>) -> Progressed {
-        let Some(agents) = self.agents(mac) else {
-            return Progressed::NoAgentApi;
-        };
-        let agents: Vec<_> = agents
-            .iter()
-            .filter(|agent| namespace.is_none_or(|namespace| agent.name.namespace() == namespace))
-            .collect();
-        let Some(newest) = agents.first() else {
-            return match self.unreadable_agents(namespace) {
-                true => Progressed::Unsure("no Agent has this MAC address, but not every Agent could be read".to_owned()),
-                false => Progressed::Discovery("no Agent has this MAC address".to_owned()),
-            };
-        };
-        let why = format!("Agent {} is in {}", newest.name, newest.progress);
-        let from_disk = newest.progress.boots_from_disk();
-        if agents.iter().any(|agent| agent.progress.boots_from_disk() != from_disk) {
-            let all: Vec<String> = agents
-                .iter()
-                .map(|agent| format!("{} ({})", agent.name, agent.progress))
-                .collect();
-            return Progressed::Disputed(format!(
-                "Agents {} have this MAC address and disagree whether its disk is to boot",
-                all.join(" and ")
-            ));
-        }
-        match from_disk {
-            true => Progressed::FromDisk(why),
-            false => Progressed::Discovery(why),
-        }
-    }
-}
-
-/// What the Agents say about a machine; each with the sentence for the reason.
-enum Progressed {
-    NoAgentApi,
-    Unsure(String),
-    FromDisk(String),
-    Discovery(String),
-    Disputed(String),
 }
