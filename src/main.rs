@@ -35,10 +35,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
         }
-        Command::Render { files, mac } => {
+        Command::Render { files, mac, uri } => {
+            let now = jiff::Timestamp::now().as_second();
             print!(
                 "{}",
-                offline::render(&offline::inventory(&files)?, mac, jiff::Timestamp::now().as_second())
+                offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now)
             );
             Ok(())
         }
@@ -59,11 +60,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// Prints what is wrong, and fails if anything is.
 fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
-    let findings = offline::lint(&offline::inventory(files)?);
+    let findings = offline::lint(&offline::Files::read(files)?);
     for finding in &findings {
         match json {
             true => println!("{}", serde_json::to_string(finding)?),
-            false => println!("{}: {}", finding.place, finding.message),
+            false => println!("{finding}"),
         }
     }
     anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());

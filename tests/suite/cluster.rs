@@ -2,6 +2,7 @@
 
 mod admission;
 mod scale;
+mod statuses;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -62,6 +62,17 @@ fn registry(context: &Context) -> Registry {
             "Objects and files that could not be used",
             inventory.skipped().len(),
         );
+        let overrides = Family::<[(&'static str, String); 1], Gauge>::default();
+        for standing in inventory.standings(jiff::Timestamp::now().as_second()).into_values() {
+            overrides
+                .get_or_create(&[("reason", standing.ready.reason.to_string())])
+                .inc();
+        }
+        registry.register(
+            "overrides",
+            "IpxeHostOverrides in the inventory, by the reason of their condition Ready",
+            overrides,
+        );
         let age = Gauge::<f64, AtomicU64>::default();
         age.set(published.stale_for().map_or(0.0, |age| age.as_secs_f64()));
         let help = "Time for which the inventory may have missed changes; 0 while it is current";
