@@ -72,7 +72,7 @@ impl fmt::Display for TemplateError {
 
 impl std::error::Error for TemplateError {}
 
-/// What variables stand for. Every value is of a type that holds nothing iPXE reads as syntax (`docs/overrides.md`).
+/// What variables stand for. Every value is of a type that holds nothing iPXE reads as syntax: an address, a name, a checked URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Values<'a> {
     /// The machine.

@@ -76,6 +76,10 @@ impl Metrics {
         );
         registry.register("transfers", "Artifact transfers by how they ended", self.transfers.clone());
         registry.register_with_unit("artifact_sent", "Bytes of artifacts sent", Unit::Bytes, self.bytes.clone());
+        // There before the first write, so that an alert has something to compare with.
+        for written in [true, false] {
+            self.status_writes.get_or_create(&[("written", written.to_string())]);
+        }
         registry.register(
             "override_status_writes",
             "Writes of the status of overrides, without those of a bootLimit",

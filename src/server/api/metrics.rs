@@ -8,6 +8,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::boot::standing::Reason;
 use crate::server::context::Context;
 
 /// The page for Prometheus.
@@ -63,6 +64,7 @@ fn registry(context: &Context) -> Registry {
             inventory.skipped().len(),
         );
         let overrides = Family::<[(&'static str, String); 1], Gauge>::default();
+        overrides.get_or_create(&[("reason", Reason::Serving.to_string())]);
         for standing in inventory.standings(jiff::Timestamp::now().as_second()).into_values() {
             overrides
                 .get_or_create(&[("reason", standing.ready.reason.to_string())])
