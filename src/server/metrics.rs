@@ -78,7 +78,7 @@ impl Metrics {
         registry.register_with_unit("artifact_sent", "Bytes of artifacts sent", Unit::Bytes, self.bytes.clone());
         // There before the first write, so that an alert has something to compare with.
         for written in [true, false] {
-            self.status_writes.get_or_create(&[("written", written.to_string())]);
+            let _ = self.status_writes.get_or_create(&[("written", written.to_string())]);
         }
         registry.register(
             "override_status_writes",

@@ -64,7 +64,7 @@ fn registry(context: &Context) -> Registry {
             inventory.skipped().len(),
         );
         let overrides = Family::<[(&'static str, String); 1], Gauge>::default();
-        overrides.get_or_create(&[("reason", Reason::Serving.to_string())]);
+        let _ = overrides.get_or_create(&[("reason", Reason::Serving.to_string())]);
         for standing in inventory.standings(jiff::Timestamp::now().as_second()).into_values() {
             overrides
                 .get_or_create(&[("reason", standing.ready.reason.to_string())])
