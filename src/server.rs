@@ -46,6 +46,8 @@ use sources::{Sources, Terms};
 use status::{Claim, Reports};
 use upstream::Upstream;
 
+/// How long the end waits for the last statuses.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Longest path of a script below the bridge's address.
 const SCRIPT_PATH: usize = "/ipxe-mac-boot/52-54-00-cc-00-01".len();
 /// The `file` field of BOOTP holds 128 bytes, the last of which is 0 (RFC 951).
@@ -63,6 +65,8 @@ pub struct Server {
     end: CancellationToken,
     listeners: Vec<JoinHandle<bool>>,
     background: CancellationToken,
+    /// What goes on for a moment after the background has ended.
+    last_words: Option<JoinHandle<()>>,
     context: Arc<Context>,
 }
 
@@ -125,8 +129,10 @@ impl Server {
         });
         let background = CancellationToken::new();
         let cluster = client.map(|client| Cluster { client, reports, claims });
-        start_background(&args, &context, &sources, cluster, tls.clone(), &background);
-        Ok(listeners.serve(&args, tls, context, background))
+        let last_words = start_background(&args, &context, &sources, cluster, tls.clone(), &background);
+        let mut server = listeners.serve(&args, tls, context, background);
+        server.last_words = last_words;
+        Ok(server)
     }
 
     /// Takes no new connections and lets transfers finish. Whether all of them could, within the limit.
@@ -138,6 +144,10 @@ impl Server {
             complete &= listener.await.unwrap_or(false);
         }
         self.background.cancel();
+        if let Some(last_words) = self.last_words {
+            // An API server that is away does not hold up the end.
+            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        }
         complete
     }
 }
@@ -214,6 +224,7 @@ impl Listeners {
             end,
             listeners,
             background,
+            last_words: None,
             context,
         }
     }
@@ -226,7 +237,7 @@ struct Cluster {
     claims: mpsc::Receiver<Claim>,
 }
 
-/// Everything that goes on beside the listeners; it ends with the token.
+/// Everything that goes on beside the listeners; it ends with the token. What is given back has something to finish then.
 fn start_background(
     args: &ServerArgs,
     context: &Arc<Context>,
@@ -234,7 +245,8 @@ fn start_background(
     cluster: Option<Cluster>,
     tls: Option<Tls>,
     end: &CancellationToken,
-) {
+) -> Option<JoinHandle<()>> {
+    let mut last_words = None;
     let period = args.loop_timing;
     let spawn = |task: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(end.clone().run_until_cancelled_owned(task));
@@ -243,13 +255,9 @@ fn start_background(
         watch::start(&client, &args.namespaces, sources, &spawn);
         let snapshot = context.snapshot.clone();
         spawn(Box::pin(contents::follow(client.clone(), snapshot.clone(), sources.clone())));
-        spawn(Box::pin(status::follow(
-            client,
-            snapshot,
-            reports,
-            claims,
-            context.metrics.clone(),
-        )));
+        let metrics = context.metrics.clone();
+        let statuses = status::follow(client, snapshot, reports, claims, metrics, end.clone());
+        last_words = Some(tokio::spawn(statuses));
     }
     if let Some(directory) = args.manifests.clone() {
         sources.announce(manifests::SOURCE);
@@ -271,6 +279,7 @@ fn start_background(
     }
     let (snapshot, sources) = (context.snapshot.clone(), sources.clone());
     spawn(Box::pin(async move { sources.publish_to(&snapshot).await }));
+    last_words
 }
 
 async fn follow_upstream_ca(files: Vec<std::path::PathBuf>, period: Duration, upstream: Arc<Upstream>) {

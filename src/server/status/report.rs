@@ -10,6 +10,7 @@ use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::boot::name::ObjectName;
 use crate::boot::standing::{Reason, Standing};
@@ -27,13 +28,14 @@ const BETWEEN: Duration = Duration::from_millis(50);
 /// How often a write is tried anew at once when somebody else was first.
 const TRIES: usize = 4;
 
-/// Writes statuses for ever.
+/// Writes statuses until the end, and then once more: what was served is to be said.
 pub async fn follow(
     client: Client,
     snapshot: Arc<Snapshot>,
     reports: Arc<Reports>,
     claims: mpsc::Receiver<Claim>,
     metrics: Arc<Metrics>,
+    end: CancellationToken,
 ) {
     let writer = Writer {
         recorder: Recorder::new(client.clone(), "ipxe-bridge".into()),
@@ -41,7 +43,8 @@ pub async fn follow(
         reports,
         metrics,
     };
-    tokio::join!(claims::serve(client, claims), writer.run(&snapshot));
+    let claims = end.run_until_cancelled(claims::serve(client, claims));
+    tokio::join!(claims, writer.run(&snapshot, &end));
 }
 
 struct Writer {
@@ -58,11 +61,12 @@ struct Written {
 }
 
 impl Writer {
-    async fn run(&self, snapshot: &Snapshot) {
+    async fn run(&self, snapshot: &Snapshot, end: &CancellationToken) {
         let mut written: HashMap<ObjectName, Written> = HashMap::new();
         let mut failing = false;
-        loop {
-            sleep(TICK).await;
+        let mut last_time = false;
+        while !last_time {
+            last_time = end.run_until_cancelled(sleep(TICK)).await.is_none();
             // What may be out of date is not reported.
             let Some(published) = snapshot.ready().ok().filter(|published| published.stale_for().is_none()) else {
                 continue;
@@ -72,7 +76,8 @@ impl Writer {
             for (name, standing) in standings {
                 let last = written.get(&name);
                 let is_new = last.is_none_or(|last| last.standing != standing);
-                let counts = self.reports.is_waiting(&name) && last.is_none_or(|last| last.at.elapsed() >= PAUSE);
+                let is_due = last_time || last.is_none_or(|last| last.at.elapsed() >= PAUSE);
+                let counts = is_due && self.reports.is_waiting(&name);
                 if !is_new && !counts {
                     continue;
                 }

@@ -164,6 +164,15 @@ async fn the_status_of_an_override_says_what_became_of_it() {
         "{told:?}"
     );
 
+    // A server that ends says what it served last.
+    plane.kubectl(&["delete", KIND, "other", "-n", "status"], None).unwrap();
+    ready_is(plane, "status", "rescue", "True Serving").await;
+    assert!(twin.script(mac).await.contains("nowhere"));
+    let mut twin = twin;
+    twin.terminate();
+    assert!(twin.ended(SECOND * 10).await.success());
+    assert_eq!(object(plane, "status", "rescue")["status"]["served"], 1001);
+
     // Nothing happens, nothing is written.
     tokio::time::sleep(SECOND * 3).await;
     let version = |plane: &ControlPlane| {
