@@ -35,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Answer machines that boot, and people who ask what will boot
     Server(Box<ServerArgs>),
+    /// Keep bridges running as the IpxeBridge objects of the cluster say
+    Operator(OperatorArgs),
     /// Print what a machine would boot by these files, and why; an environment's own script is the service's to tell
     Render {
         /// Files and folders of YAML
@@ -171,6 +173,23 @@ pub struct ServerArgs {
     /// How long downloads may go on after SIGTERM before they are cut
     #[arg(long, env = "IPXE_BRIDGE_DRAIN_TIMEOUT", default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub drain_timeout: Duration,
+}
+
+/// Settings of the operator.
+#[derive(Debug, Clone, Args)]
+pub struct OperatorArgs {
+    /// Address of the probes and metrics
+    #[arg(long, env = "IPXE_BRIDGE_HOST", default_value = "0.0.0.0")]
+    pub host: IpAddr,
+    /// Port of /livez, /readyz and /metrics
+    #[arg(long, env = "IPXE_BRIDGE_HEALTH_PORT", default_value_t = 9878)]
+    pub health_port: u16,
+    /// Namespace of bridges that name none [default: that of the operator's pod or kubeconfig]
+    #[arg(long, env = "IPXE_BRIDGE_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Image of bridges that name none
+    #[arg(long, env = "RELATED_IMAGE_IPXE_BRIDGE")]
+    pub image: Option<String>,
 }
 
 /// Variables of the Python bridge, each with the flag it sets.
