@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod artifact;
+pub mod content;
 pub mod decision;
 pub mod environment;
 pub mod host_file;
@@ -15,7 +16,10 @@ pub mod local_disk;
 pub mod mac;
 pub mod name;
 pub mod policy;
+pub mod precedence;
 pub mod render;
 pub mod script;
 pub mod script_check;
 pub mod selector;
+pub mod standing;
+pub mod template;

@@ -17,6 +17,7 @@ use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
 use crate::boot::name::is_dns_name;
 use crate::boot::policy::{BootPolicy, UnknownHosts};
+use crate::boot::precedence::EqualOverrides;
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
 #[derive(Debug, Parser)]
@@ -45,6 +46,9 @@ pub enum Command {
         /// MAC address of the machine
         #[arg(long)]
         mac: MacAddr,
+        /// Address of the bridge, for scripts with variables
+        #[arg(long, env = "IPXE_BRIDGE_URI", default_value = "http://127.0.0.1:9876")]
+        uri: PublicUrl,
     },
     /// Check files: objects, scripts, conflicts; fails if anything is wrong
     Lint {
@@ -161,6 +165,12 @@ pub struct ServerArgs {
     /// Namespaces whose overrides may reach machines that a BareMetalHost of another namespace owns, separated by commas
     #[arg(long, env = "IPXE_BRIDGE_OVERRIDE_NAMESPACES", value_delimiter = ',', value_name = "NAME")]
     pub override_namespaces: Vec<String>,
+    /// What counts of several overrides with the same priority for one machine: None of them, or the Oldest
+    #[arg(long, env = "IPXE_BRIDGE_EQUAL_OVERRIDES", default_value_t, value_parser = word::<EqualOverrides>)]
+    pub equal_overrides: EqualOverrides,
+    /// Folder in which boots of overrides with a bootLimit are counted when there is no cluster to count them in
+    #[arg(long, env = "IPXE_BRIDGE_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Serve upstream's unchanged scripts at /ipxe-mac-proxy: they hold a token of the environment that does not expire
     #[arg(long, env = "IPXE_BRIDGE_SCRIPT_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub script_proxy: bool,
@@ -250,7 +260,11 @@ impl Cli {
 impl ServerArgs {
     /// What no single value can tell.
     fn check(&self) -> Result<(), String> {
-        for (flag, folder) in [("--manifests", &self.manifests), ("--host-files", &self.host_files)] {
+        for (flag, folder) in [
+            ("--manifests", &self.manifests),
+            ("--host-files", &self.host_files),
+            ("--state-dir", &self.state_dir),
+        ] {
             if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
                 return Err(format!("{flag}: {} is not a folder", folder.display()));
             }
@@ -280,6 +294,9 @@ impl ServerArgs {
                     "{flag}: {name:?} is not the name of a namespace, expected names separated by commas, without blanks"
                 ));
             }
+        }
+        if self.manifests.is_none() && self.state_dir.is_some() {
+            return Err("--state-dir goes with --manifests: in a cluster boots are counted in the status of overrides".to_owned());
         }
         if self.manifests.is_some() && !self.namespaces.is_empty() {
             return Err("--namespaces is for a cluster: with --manifests every object of the folder is used".to_owned());

@@ -42,10 +42,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(operate(args))
         }
-        Command::Render { files, mac } => {
+        Command::Render { files, mac, uri } => {
+            let now = jiff::Timestamp::now().as_second();
             print!(
                 "{}",
-                offline::render(&offline::inventory(&files)?, mac, jiff::Timestamp::now().as_second())
+                offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now)
             );
             Ok(())
         }
@@ -66,11 +67,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// Prints what is wrong, and fails if anything is.
 fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
-    let findings = offline::lint(&offline::inventory(files)?);
+    let findings = offline::lint(&offline::Files::read(files)?);
     for finding in &findings {
         match json {
             true => println!("{}", serde_json::to_string(finding)?),
-            false => println!("{}: {}", finding.place, finding.message),
+            false => println!("{finding}"),
         }
     }
     anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());

@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod api;
+pub mod boot_counts;
+pub mod contents;
 pub mod context;
 pub mod convert;
 pub mod files;
@@ -13,6 +15,7 @@ pub mod middleware;
 pub mod script_cache;
 pub mod snapshot;
 pub mod sources;
+pub mod status;
 pub mod tls;
 pub mod transfer;
 pub mod trouble;
@@ -27,20 +30,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::policy::Policy;
 use crate::cli::ServerArgs;
 
+use boot_counts::BootCounts;
 use context::{Context, Settings};
 use listener::{Limits, Tls};
 use script_cache::ScriptCache;
 use snapshot::Snapshot;
-use sources::Sources;
+use sources::{Sources, Terms};
+use status::{Claim, Reports};
 use upstream::Upstream;
 
+/// How long the end waits for the last statuses.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Longest path of a script below the bridge's address.
 const SCRIPT_PATH: usize = "/ipxe-mac-boot/52-54-00-cc-00-01".len();
 /// The `file` field of BOOTP holds 128 bytes, the last of which is 0 (RFC 951).
@@ -58,6 +65,8 @@ pub struct Server {
     end: CancellationToken,
     listeners: Vec<JoinHandle<bool>>,
     background: CancellationToken,
+    /// What goes on for a moment after the background has ended.
+    last_words: Option<JoinHandle<()>>,
     context: Arc<Context>,
 }
 
@@ -83,7 +92,24 @@ impl Server {
             tracing::warn!(%uri, "scripts have addresses of more than {MAX_BOOT_FILE} bytes: DHCP's file field cuts them");
         }
 
+        let sources = Arc::new(Sources::new(Terms {
+            trusted_namespaces: args.override_namespaces.clone(),
+            equal_overrides: args.equal_overrides,
+        }));
+        let (reports, claims) = Reports::new();
+        let reports = Arc::new(reports);
+        let boot_counts = match (&client, &args.state_dir) {
+            (Some(_), _) => BootCounts::Status(reports.clone()),
+            (None, Some(folder)) => {
+                let opened = boot_counts::Folder::open(folder.clone(), sources.clone());
+                BootCounts::Folder(Arc::new(
+                    opened.with_context(|| format!("--state-dir: {} cannot be read", folder.display()))?,
+                ))
+            }
+            (None, None) => BootCounts::Nowhere,
+        };
         let context = Arc::new(Context {
+            boot_counts,
             snapshot: Arc::new(Snapshot::default()),
             upstream,
             scripts: ScriptCache::new(args.loop_timing),
@@ -102,8 +128,11 @@ impl Server {
             started: Instant::now(),
         });
         let background = CancellationToken::new();
-        start_background(&args, &context, client, tls.clone(), &background);
-        Ok(listeners.serve(&args, tls, context, background))
+        let cluster = client.map(|client| Cluster { client, reports, claims });
+        let last_words = start_background(&args, &context, &sources, cluster, tls.clone(), &background);
+        let mut server = listeners.serve(&args, tls, context, background);
+        server.last_words = last_words;
+        Ok(server)
     }
 
     /// Takes no new connections and lets transfers finish. Whether all of them could, within the limit.
@@ -115,6 +144,10 @@ impl Server {
             complete &= listener.await.unwrap_or(false);
         }
         self.background.cancel();
+        if let Some(last_words) = self.last_words {
+            // An API server that is away does not hold up the end.
+            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        }
         complete
     }
 }
@@ -191,26 +224,40 @@ impl Listeners {
             end,
             listeners,
             background,
+            last_words: None,
             context,
         }
     }
 }
 
-/// Everything that goes on beside the listeners; it ends with the token.
+/// What is read from and written to a cluster.
+struct Cluster {
+    client: kube::Client,
+    reports: Arc<Reports>,
+    claims: mpsc::Receiver<Claim>,
+}
+
+/// Everything that goes on beside the listeners; it ends with the token. What is given back has something to finish then.
 fn start_background(
     args: &ServerArgs,
     context: &Arc<Context>,
-    client: Option<kube::Client>,
+    sources: &Arc<Sources>,
+    cluster: Option<Cluster>,
     tls: Option<Tls>,
     end: &CancellationToken,
-) {
-    let sources = Arc::new(Sources::new(args.override_namespaces.clone()));
+) -> Option<JoinHandle<()>> {
+    let mut last_words = None;
     let period = args.loop_timing;
     let spawn = |task: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(end.clone().run_until_cancelled_owned(task));
     };
-    if let Some(client) = client {
-        watch::start(&client, &args.namespaces, &sources, &spawn);
+    if let Some(Cluster { client, reports, claims }) = cluster {
+        watch::start(&client, &args.namespaces, sources, &spawn);
+        let snapshot = context.snapshot.clone();
+        spawn(Box::pin(contents::follow(client.clone(), snapshot.clone(), sources.clone())));
+        let metrics = context.metrics.clone();
+        let statuses = status::follow(client, snapshot, reports, claims, metrics, end.clone());
+        last_words = Some(tokio::spawn(statuses));
     }
     if let Some(directory) = args.manifests.clone() {
         sources.announce(manifests::SOURCE);
@@ -230,8 +277,9 @@ fn start_background(
             context.upstream.clone(),
         )));
     }
-    let snapshot = context.snapshot.clone();
+    let (snapshot, sources) = (context.snapshot.clone(), sources.clone());
     spawn(Box::pin(async move { sources.publish_to(&snapshot).await }));
+    last_words
 }
 
 async fn follow_upstream_ca(files: Vec<std::path::PathBuf>, period: Duration, upstream: Arc<Upstream>) {

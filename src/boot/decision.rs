@@ -15,6 +15,8 @@ use super::local_disk::LocalDisk;
 use super::mac::MacAddr;
 use super::name::ObjectName;
 use super::policy::{BootPolicy, Policy, UnknownHosts};
+use super::precedence::Fate;
+use super::template::Template;
 use progress::Progressed;
 
 /// What a MAC address boots, and why.
@@ -26,8 +28,21 @@ pub struct Decision {
     pub boot: Boot,
     /// Changes to the kernel's command line that an override makes.
     pub arguments: ArgumentEdits,
+    /// The override that took part in it, if any did.
+    pub by_override: Option<ByOverride>,
     /// Every rule that was looked at, in order; the last one decided.
     pub steps: Vec<Step>,
+}
+
+/// An override that a machine boots by, or whose arguments its kernel gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByOverride {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// How often each machine boots it; what is sent must be counted first.
+    pub limit: Option<u32>,
 }
 
 /// What a machine boots.
@@ -39,6 +54,8 @@ pub enum Boot {
     File(Arc<HostFile>),
     /// A script of an override, unchanged.
     Script(Arc<str>),
+    /// A script of an override, whose variables have yet to be replaced.
+    Template(Arc<Filled>),
     /// Another server's script or program.
     Chain(Arc<str>),
     /// The machine's own disk, by this method or the bridge's.
@@ -51,6 +68,17 @@ pub enum Boot {
     NotYet(String),
     /// A contradiction that a person must solve. The text names what contradicts.
     Stop(String),
+}
+
+/// A script with variables, and what is known of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filled {
+    /// The script.
+    pub template: Template,
+    /// The machine's BareMetalHost.
+    pub host: Option<ObjectName>,
+    /// The environment it would boot.
+    pub environment: Option<ObjectName>,
 }
 
 /// How upstream is asked for a script.
@@ -134,6 +162,7 @@ impl Decision {
 struct Trail {
     mac: MacAddr,
     arguments: ArgumentEdits,
+    by_override: Option<ByOverride>,
     steps: Vec<Step>,
 }
 
@@ -156,10 +185,17 @@ impl Trail {
     }
 
     fn decide(self, boot: Boot) -> Decision {
+        let by = self.steps.last().map(|step| step.rule);
+        let takes_part = match boot {
+            Boot::Environment(..) => true,
+            // Its arguments are for environments only, and the boot policy overrules it.
+            _ => by == Some(Rule::Override) && !matches!(boot, Boot::NotYet(_)),
+        };
         Decision {
             mac: self.mac,
             boot,
             arguments: self.arguments,
+            by_override: self.by_override.filter(|_| takes_part),
             steps: self.steps,
         }
     }
@@ -196,6 +232,7 @@ impl Inventory {
         });
         if let Some((detail, boot)) = elsewhere {
             decision.boot = boot;
+            decision.by_override = None;
             decision.steps.push(Step {
                 rule: Rule::BootPolicy,
                 applied: true,
@@ -210,6 +247,7 @@ impl Inventory {
         let mut trail = Trail {
             mac,
             arguments: ArgumentEdits::default(),
+            by_override: None,
             steps: Vec::with_capacity(6),
         };
 
@@ -223,28 +261,34 @@ impl Inventory {
                 );
                 trail.arguments = host_override.arguments.clone();
             }
-            match &host_override.action {
-                None => {}
-                Some(Action::Script(script)) => {
-                    return trail.end(
-                        Rule::Override,
-                        format!("{detail} has a script"),
-                        Boot::Script(script.as_str().into()),
-                    );
-                }
-                Some(Action::Chain(url)) => {
-                    return trail.end(
-                        Rule::Override,
-                        format!("{detail} hands over to {url}"),
-                        Boot::Chain(url.as_str().into()),
-                    );
-                }
-                Some(Action::LocalDisk(method)) => {
-                    return trail.end(Rule::Override, format!("{detail} wants the disk"), Boot::LocalDisk(*method));
-                }
+            trail.by_override = Some(ByOverride {
+                name: host_override.name.clone(),
+                generation: host_override.generation,
+                limit: host_override.boot_limit,
+            });
+            let script = |text: &str| self.own_script(mac, text, host_override.templating);
+            let (said, boot) = match &host_override.action {
+                None => (String::new(), None),
+                Some(Action::Script(text)) => ("has a script".to_owned(), Some(script(text))),
+                Some(Action::ScriptFrom(place)) => (
+                    format!("has the script {:?} of {}", place.key, place.content),
+                    Some(self.content(place).and_then(|text| script(text))),
+                ),
+                Some(Action::Chain(url)) => (format!("hands over to {url}"), Some(Ok(Boot::Chain(url.as_str().into())))),
+                Some(Action::LocalDisk(method)) => ("wants the disk".to_owned(), Some(Ok(Boot::LocalDisk(*method)))),
+                Some(Action::Unusable(cause)) => ("cannot be used".to_owned(), Some(Err(cause.clone()))),
                 Some(Action::Environment(name)) => {
                     let detail = format!("{detail} wants InfraEnv {name}");
                     return self.environment_boots(trail, Rule::Override, detail, name, None, policy);
+                }
+            };
+            match boot {
+                None => {}
+                Some(Ok(boot)) => return trail.end(Rule::Override, format!("{detail} {said}"), boot),
+                // It may have been made to protect the machine: what would boot without it may be the very thing to prevent.
+                Some(Err(why)) => {
+                    let why = format!("{detail} {said}: {why}");
+                    return trail.end(Rule::Override, why.clone(), Boot::NotYet(why));
                 }
             }
         }
@@ -308,31 +352,56 @@ impl Inventory {
         trail.end(Rule::UnknownHost, detail, boot)
     }
 
-    /// The override that counts: of the highest priority, if it is the only one of that. Equals cancel each other out: which of them
-    /// is meant is not for the bridge to guess.
+    /// The override that counts, if one does.
     fn override_for(&self, mac: MacAddr, now: i64, trail: &mut Trail) -> Option<&HostOverride> {
-        let all = self.overrides(mac);
-        let alive: Vec<_> = all.iter().filter(|host_override| !host_override.is_expired(now)).collect();
-        for host_override in all.iter().filter(|host_override| host_override.is_expired(now)) {
-            trail.pass(Rule::Override, format!("IpxeHostOverride {} has expired", host_override.name));
-        }
-        for same in alive.chunk_by(|a, b| a.priority == b.priority) {
-            if let [only] = same {
-                return Some(only);
-            }
-            let names: Vec<String> = same.iter().map(|host_override| host_override.name.to_string()).collect();
-            trail.pass(
-                Rule::Override,
-                format!(
-                    "IpxeHostOverrides {} have the same priority, so none counts",
-                    names.join(" and ")
-                ),
-            );
-        }
-        if all.is_empty() {
+        let mut counts = None;
+        let fates = self.fates(mac, now);
+        if fates.is_empty() {
             trail.pass(Rule::Override, "no override is for this MAC address");
         }
-        None
+        for (host_override, fate) in fates {
+            let name = &host_override.name;
+            match fate {
+                Fate::Counts => counts = Some(host_override.as_ref()),
+                Fate::Expired => trail.pass(Rule::Override, format!("IpxeHostOverride {name} has expired")),
+                Fate::UsedUp => trail.pass(
+                    Rule::Override,
+                    format!("IpxeHostOverride {name} was booted as often as its bootLimit says"),
+                ),
+                Fate::Tied(names) if names.first() == Some(name) => {
+                    let names: Vec<String> = names.iter().map(ObjectName::to_string).collect();
+                    let names = names.join(" and ");
+                    trail.pass(
+                        Rule::Override,
+                        format!("IpxeHostOverrides {names} have the same priority, so none counts"),
+                    );
+                }
+                Fate::Tied(_) => {}
+                Fate::Behind(first) => trail.pass(Rule::Override, format!("IpxeHostOverride {name} comes after {first}")),
+            }
+        }
+        counts
+    }
+
+    /// A script of an override: as it is, or with what is known of the machine for its variables.
+    fn own_script(&self, mac: MacAddr, script: &str, templating: bool) -> Result<Boot, String> {
+        if !templating {
+            return Ok(Boot::Script(script.into()));
+        }
+        let template = Template::parse(script).map_err(|error| error.to_string())?;
+        let host = self.hosts(mac).first().map(|host| host.name.clone());
+        let named = match self.claim(mac) {
+            Claim::One(host) => host.environment.as_ref().and_then(|name| self.environment(name)),
+            Claim::None => self.default_environment(),
+            Claim::Disputed(_) => None,
+        };
+        let environment = named.map(|environment| environment.name.clone());
+        template.check(host.is_some(), environment.is_some())?;
+        Ok(Boot::Template(Arc::new(Filled {
+            template,
+            host,
+            environment,
+        })))
     }
 
     /// The environment is known by name: is it there, is it ready, and does the disk boot instead?

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::agent::Agent;
+use super::content::{Content, ContentKey, ContentName};
 use super::environment::{Environment, Host};
 use super::host_file::HostFile;
-use super::host_override::{HostOverride, Machines};
+use super::host_override::{Action, HostOverride, Machines};
 use super::mac::MacAddr;
 use super::name::ObjectName;
+use super::precedence::{EqualOverrides, Fate, fates};
 
 /// What was read from the cluster or the files, before it is joined.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +27,14 @@ pub struct Observed {
     pub host_files: Vec<Arc<HostFile>>,
     /// All overrides.
     pub overrides: Vec<Arc<HostOverride>>,
+    /// ConfigMaps and Secrets that overrides take their scripts from.
+    pub contents: Vec<Arc<Content>>,
+    /// Boots of overrides that were counted elsewhere than in their status.
+    pub counted: BTreeMap<ObjectName, BTreeMap<MacAddr, u32>>,
     /// Namespaces whose overrides may reach machines of other namespaces.
     pub trusted_namespaces: Vec<String>,
+    /// What counts of overrides with the same priority.
+    pub equal_overrides: EqualOverrides,
     /// Objects and files that could not be used.
     pub skipped: Vec<Skipped>,
 }
@@ -61,9 +69,24 @@ pub struct Inventory {
     agents: Option<HashMap<MacAddr, Vec<Arc<Agent>>>>,
     host_files: HashMap<MacAddr, Vec<Arc<HostFile>>>,
     overrides: HashMap<MacAddr, Vec<Arc<HostOverride>>>,
+    /// Every override, with the machines that it reaches and those that it must not have.
+    declared: BTreeMap<ObjectName, Reach>,
+    equal_overrides: EqualOverrides,
+    contents: HashMap<ContentName, Arc<Content>>,
     defaults: Vec<Arc<Environment>>,
     conflicts: Vec<Conflict>,
     skipped: Vec<Skipped>,
+}
+
+/// An override and its machines.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// The override.
+    pub host_override: Arc<HostOverride>,
+    /// The machines it is for.
+    pub machines: Vec<MacAddr>,
+    /// Machines it names that a BareMetalHost of another namespace owns, each with that host.
+    pub foreign: Vec<(MacAddr, ObjectName)>,
 }
 
 /// Why a name without a namespace finds no environment.
@@ -87,6 +110,12 @@ impl Inventory {
             hosts: by_mac(observed.hosts, |host| vec![host.mac]),
             agents: observed.agents.map(|agents| by_mac(agents, |agent| agent.macs.clone())),
             host_files: by_mac(observed.host_files, |file| vec![file.mac]),
+            equal_overrides: observed.equal_overrides,
+            contents: observed
+                .contents
+                .into_iter()
+                .map(|content| (content.name.clone(), content))
+                .collect(),
             skipped: observed.skipped,
             ..Self::default()
         };
@@ -106,10 +135,17 @@ impl Inventory {
             .defaults
             .sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
         // After the sorting: it names the oldest owner.
-        inventory.apply_overrides(observed.overrides, &observed.trusted_namespaces);
+        let counted = |host_override: Arc<HostOverride>| match observed.counted.get(&host_override.name) {
+            Some(served) => Arc::new(HostOverride {
+                served: served.clone(),
+                ..HostOverride::clone(&host_override)
+            }),
+            None => host_override,
+        };
+        let overrides = observed.overrides.into_iter().map(counted).collect();
+        inventory.apply_overrides(overrides, &observed.trusted_namespaces);
         inventory.skipped.sort();
-        let conflicts = inventory.find_conflicts();
-        inventory.conflicts.extend(conflicts);
+        inventory.conflicts = inventory.find_conflicts();
         inventory.conflicts.sort();
         inventory
     }
@@ -120,31 +156,31 @@ impl Inventory {
         for host_override in overrides {
             let namespace = host_override.name.namespace();
             let is_trusted = trusted.iter().any(|trusted| trusted == namespace);
+            let mut reach = Reach {
+                host_override: host_override.clone(),
+                machines: Vec::new(),
+                foreign: Vec::new(),
+            };
             for mac in self.machines(&host_override) {
                 let owner = self.hosts(mac).iter().find(|host| host.name.namespace() != namespace);
-                let Some(owner) = owner.filter(|_| !is_trusted) else {
-                    self.overrides.entry(mac).or_default().push(host_override.clone());
-                    continue;
-                };
-                let conflict = Conflict {
-                    subject: mac.to_string(),
-                    objects: vec![
-                        format!("BareMetalHost {}", owner.name),
-                        format!("IpxeHostOverride {}", host_override.name),
-                    ],
-                    outcome: "the override does not get the machine of another namespace".to_owned(),
-                };
-                self.conflicts.push(conflict);
+                match owner.filter(|_| !is_trusted) {
+                    Some(owner) => reach.foreign.push((mac, owner.name.clone())),
+                    None => reach.machines.push(mac),
+                }
             }
+            for mac in &reach.machines {
+                self.overrides.entry(*mac).or_default().push(host_override.clone());
+            }
+            self.declared.insert(host_override.name.clone(), reach);
         }
         for overrides in self.overrides.values_mut() {
             overrides.sort_by(|a, b| (b.priority, a.created, &a.name).cmp(&(a.priority, b.created, &b.name)));
         }
     }
 
-    /// The MAC addresses that an override is for.
+    /// The MAC addresses that an override is for, in order.
     fn machines(&self, host_override: &HostOverride) -> Vec<MacAddr> {
-        match &host_override.machines {
+        let mut machines: Vec<MacAddr> = match &host_override.machines {
             Machines::Macs(macs) => macs.clone(),
             Machines::Hosts(selector) => {
                 let hosts = self.hosts.values().flatten();
@@ -153,7 +189,10 @@ impl Inventory {
                     .map(|host| host.mac)
                     .collect()
             }
-        }
+        };
+        machines.sort();
+        machines.dedup();
+        machines
     }
 
     /// The overrides for this MAC address, highest priority first, then the oldest.
@@ -161,18 +200,34 @@ impl Inventory {
         self.overrides.get(&mac).map_or(&[], Vec::as_slice)
     }
 
-    /// Every override and the machines it reaches, by namespace and name.
-    pub fn all_overrides(&self) -> BTreeMap<ObjectName, (Arc<HostOverride>, Vec<MacAddr>)> {
-        let mut all = BTreeMap::new();
-        for (mac, overrides) in &self.overrides {
-            for host_override in overrides {
-                let entry = all.entry(host_override.name.clone());
-                let (_, macs): &mut (_, Vec<MacAddr>) = entry.or_insert_with(|| (host_override.clone(), Vec::new()));
-                macs.push(*mac);
-            }
+    /// What becomes of each override for this MAC address at this second since 1970.
+    pub fn fates(&self, mac: MacAddr, now: i64) -> Vec<(&Arc<HostOverride>, Fate)> {
+        fates(self.overrides(mac), mac, now, self.equal_overrides)
+    }
+
+    /// Every override and its machines, by namespace and name.
+    pub fn all_overrides(&self) -> &BTreeMap<ObjectName, Reach> {
+        &self.declared
+    }
+
+    /// The ConfigMaps and Secrets that overrides take scripts from, in order.
+    pub fn wanted_contents(&self) -> Vec<ContentName> {
+        let wanted = self.declared.values().filter_map(|reach| match &reach.host_override.action {
+            Some(Action::ScriptFrom(place)) => Some(place.content.clone()),
+            _ => None,
+        });
+        let mut wanted: Vec<ContentName> = wanted.collect();
+        wanted.sort();
+        wanted.dedup();
+        wanted
+    }
+
+    /// A script that a ConfigMap or Secret holds, or why it is not known.
+    pub fn content(&self, place: &ContentKey) -> Result<&Arc<str>, String> {
+        match self.contents.get(&place.content) {
+            Some(content) => content.text(&place.key),
+            None => Err(format!("{} was not found yet", place.content)),
         }
-        all.values_mut().for_each(|(_, macs)| macs.sort());
-        all
     }
 
     fn find_conflicts(&self) -> Vec<Conflict> {
@@ -205,13 +260,26 @@ impl Inventory {
                 .chunk_by(|a, b| a.priority == b.priority)
                 .filter(|same| same.len() > 1)
             {
+                let counts = match self.equal_overrides {
+                    EqualOverrides::None => "none of them counts".to_owned(),
+                    EqualOverrides::Oldest => format!("the oldest counts, {}", same[0].name),
+                };
                 conflicts.push(Conflict {
                     subject: mac.to_string(),
                     objects: same.iter().map(|o| format!("IpxeHostOverride {}", o.name)).collect(),
                     outcome: format!(
-                        "all of priority {}: none of them counts, as long as more than one is not expired",
+                        "all of priority {}: {counts}, as long as more than one is in force",
                         same[0].priority
                     ),
+                });
+            }
+        }
+        for (name, reach) in &self.declared {
+            for (mac, owner) in &reach.foreign {
+                conflicts.push(Conflict {
+                    subject: mac.to_string(),
+                    objects: vec![format!("BareMetalHost {owner}"), format!("IpxeHostOverride {name}")],
+                    outcome: "the override does not get the machine of another namespace".to_owned(),
                 });
             }
         }

@@ -10,6 +10,7 @@ use super::local_disk::LocalDisk;
 use super::mac::MacAddr;
 use super::name::ObjectName;
 use super::script::{BootScript, Rewrite, ScriptError};
+use super::template::Values;
 
 /// How often a script tries to load and boot before it gives the machine back to its firmware.
 const ATTEMPTS: u32 = 5;
@@ -33,8 +34,18 @@ pub fn console_text(text: &str) -> String {
 }
 
 /// The script of a decision that needs nothing from upstream; `None` where the answer is a 404 or an environment's script.
-pub fn own_script(decision: &Decision, local_disk: LocalDisk) -> Option<String> {
+pub fn own_script(decision: &Decision, local_disk: LocalDisk, bridge: &PublicUrl) -> Option<String> {
     match &decision.boot {
+        Boot::Template(filled) => {
+            let values = Values {
+                mac: decision.mac,
+                bridge,
+                host: filled.host.as_ref(),
+                environment: filled.environment.as_ref(),
+            };
+            // The decision looked whether all have a value.
+            filled.template.render(&values).ok()
+        }
         Boot::LocalDisk(method) => local_disk_script(decision.mac, decision.reason(), method.unwrap_or(local_disk)),
         Boot::Script(script) => Some(script.to_string()),
         Boot::Chain(url) => Some(chain_script(decision.mac, decision.reason(), url)),

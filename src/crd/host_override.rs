@@ -1,11 +1,11 @@
 //! `IpxeHostOverride`: what single machines boot, declared as YAML. The comments on fields are what users read.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::foreign::{Kind, Unread};
+use super::foreign::Kind;
 
 /// What single machines boot, before every other rule.
 ///
@@ -20,24 +20,37 @@ use super::foreign::{Kind, Unread};
     shortname = "ipxo",
     category = "ipxe",
     namespaced,
+    status = "IpxeHostOverrideStatus",
     doc = "What single machines boot, before every other rule."
 )]
-#[kube(printcolumn(name = "Machines", type_ = "string", json_path = ".spec.macAddresses"))]
-#[kube(printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"))]
-#[kube(printcolumn = r#"{"name":"Expires", "type":"string", "jsonPath":".spec.expiresAt"}"#)]
+#[kube(printcolumn = r#"{"name":"Ready", "type":"string", "jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(printcolumn = r#"{"name":"Reason", "type":"string", "jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#)]
+#[kube(printcolumn = r#"{"name":"Machines", "type":"integer", "jsonPath":".status.machineCount"}"#)]
+#[kube(printcolumn = r#"{"name":"Served", "type":"integer", "jsonPath":".status.served"}"#)]
+#[kube(printcolumn = r#"{"name":"Last", "type":"date", "jsonPath":".status.lastServed"}"#)]
+#[kube(printcolumn = r#"{"name":"Addresses", "type":"string", "jsonPath":".spec.macAddresses", "priority":1}"#)]
+#[kube(printcolumn = r#"{"name":"Priority", "type":"integer", "jsonPath":".spec.priority", "priority":1}"#)]
+#[kube(printcolumn = r#"{"name":"Limit", "type":"integer", "jsonPath":".spec.bootLimit", "priority":1}"#)]
+#[kube(printcolumn = r#"{"name":"Expires", "type":"string", "jsonPath":".spec.expiresAt", "priority":1}"#)]
+#[kube(
+    printcolumn = r#"{"name":"Message", "type":"string", "jsonPath":".status.conditions[?(@.type==\"Ready\")].message", "priority":1}"#
+)]
 #[kube(printcolumn = r#"{"name":"Age", "type":"date", "jsonPath":".metadata.creationTimestamp"}"#)]
 #[x_kube(
     validation = Rule::new("(has(self.macAddresses) && size(self.macAddresses) > 0) != has(self.hostSelector)").message(
         "say which machines: either macAddresses with at least one address, or hostSelector"
     ),
-    validation = Rule::new("[has(self.script), has(self.chain), has(self.infraEnv), has(self.localDisk)].filter(given, given).size() <= 1").message(
-        "say one thing to boot: only one of script, chain, infraEnv and localDisk"
+    validation = Rule::new("[has(self.script), has(self.scriptFrom), has(self.chain), has(self.infraEnv), has(self.localDisk)].filter(given, given).size() <= 1").message(
+        "say one thing to boot: only one of script, scriptFrom, chain, infraEnv and localDisk"
     ),
-    validation = Rule::new("has(self.script) || has(self.chain) || has(self.infraEnv) || has(self.localDisk) || has(self.kernelArguments)").message(
-        "say what to do: script, chain, infraEnv, localDisk or kernelArguments"
+    validation = Rule::new("has(self.script) || has(self.scriptFrom) || has(self.chain) || has(self.infraEnv) || has(self.localDisk) || has(self.kernelArguments)").message(
+        "say what to do: script, scriptFrom, chain, infraEnv, localDisk or kernelArguments"
     ),
-    validation = Rule::new("!has(self.kernelArguments) || !(has(self.script) || has(self.chain) || has(self.localDisk))").message(
-        "kernelArguments change the command line of an environment: they cannot go with script, chain or localDisk"
+    validation = Rule::new("!has(self.kernelArguments) || !(has(self.script) || has(self.scriptFrom) || has(self.chain) || has(self.localDisk))").message(
+        "kernelArguments change the command line of an environment: they cannot go with script, scriptFrom, chain or localDisk"
+    ),
+    validation = Rule::new("!has(self.templating) || !self.templating || has(self.script) || has(self.scriptFrom)").message(
+        "templating is for script and scriptFrom only: remove it here"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +67,14 @@ pub struct IpxeHostOverrideSpec {
     #[schemars(length(min = 1, max = 65536))]
     #[x_kube(validation = Rule::new("bytes(self).size() <= 65536").message("a script has at most 64 KiB: hand over to a longer one with chain"))]
     pub script: Option<String>,
+    /// A key of a ConfigMap or Secret of the override's own namespace that holds the script; changes are followed. The bridge reads it
+    /// only if a Role of that namespace lets its ServiceAccount get, list and watch the object by name. While it cannot be read the
+    /// machines wait: they do not get what they would boot without the override.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_from: Option<ScriptFrom>,
+    /// Whether `{{ mac }}`, `{{ bridge }}`, `{{ environment.kernel }}` and the like in the script are replaced. Without it nothing is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub templating: bool,
     /// Address of another server's script or program that the machine is handed over to: `http://boot.example.com/menu.ipxe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -71,7 +92,13 @@ pub struct IpxeHostOverrideSpec {
     /// arguments are removed, then replaced, then appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_arguments: Option<KernelArgumentsSpec>,
-    /// Of several overrides for one machine the one with the highest priority counts. Of equal ones none counts.
+    /// Each machine boots it so often, then it steps aside: `1` is boot once. Every script that is sent counts, also one that is lost on
+    /// its way. To let it boot again raise the number, or delete and create the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub boot_limit: Option<u32>,
+    /// Of several overrides for one machine the one with the highest priority counts. Of equal ones none counts, unless the bridge is
+    /// told that the oldest does.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
@@ -80,18 +107,46 @@ pub struct IpxeHostOverrideSpec {
     pub expires_at: Option<Time>,
 }
 
-/// A MAC address as people write it.
+/// A MAC address as people write it. The second digit is even: an odd one means a group of machines (IEEE 802, multicast).
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[schemars(inline)]
 pub struct MacText(
     #[schemars(
         length(max = 17),
         regex(
-            pattern = r"^([0-9a-fA-F]{2}((:[0-9a-fA-F]{2}){5}|(-[0-9a-fA-F]{2}){5})|[0-9a-fA-F]{4}(\.[0-9a-fA-F]{4}){2}|[0-9a-fA-F]{12})$"
+            pattern = r"^[0-9a-fA-F][02468aceACE]((:[0-9a-fA-F]{2}){5}|(-[0-9a-fA-F]{2}){5}|[0-9a-fA-F]{2}(\.[0-9a-fA-F]{4}){2}|[0-9a-fA-F]{10})$"
         )
     )]
     pub String,
 );
+
+/// Where a script is kept: exactly one of the two.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)").message(
+        "say where the script is: either configMapKeyRef or secretKeyRef"
+    )
+)]
+pub struct ScriptFrom {
+    /// A key of a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+    /// A key of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+}
+
+/// A key of an object of the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct KeyRef {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key in it, such as `rescue.ipxe`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
 
 /// An InfraEnv of the same namespace.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
@@ -126,6 +181,12 @@ pub enum LocalDiskMethod {
 #[x_kube(
     validation = Rule::new("(has(self.remove) && size(self.remove) > 0) || (has(self.replace) && size(self.replace) > 0) || (has(self.append) && size(self.append) > 0)").message(
         "say what changes: remove, replace or append"
+    ),
+    validation = Rule::new("!has(self.remove) || self.remove.all(argument, !argument.matches('^(initrd|coreos[.]live[.]rootfs_url)(=.*)?$'))").message(
+        "initrd and coreos.live.rootfs_url cannot be removed: the machine could not boot without them"
+    ),
+    validation = Rule::new("!has(self.replace) || self.replace.all(pair, !pair.argument.matches('^(initrd|coreos[.]live[.]rootfs_url)(=.*)?$'))").message(
+        "initrd and coreos.live.rootfs_url cannot be replaced: the machine could not boot without them"
     )
 )]
 pub struct KernelArgumentsSpec {
@@ -164,6 +225,53 @@ pub struct Replacement {
     pub with: Argument,
 }
 
+/// What became of an override, as the bridge that serves it reports.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IpxeHostOverrideStatus {
+    /// The generation of the spec that this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`: it can be used. `Ready`: at least one machine boots it. `Conflicted`: another object claims the same machine.
+    /// `Warning`: its script has a likely mistake, and is served all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// How many machines it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_count: Option<i64>,
+    /// These machines, at most 1000 of them, and how often each was served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["macAddress"]))]
+    pub machines: Vec<MachineStatus>,
+    /// How often it was served to machines in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served: Option<i64>,
+    /// When it was served last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_served: Option<Time>,
+    /// The network address it was served to last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_address: Option<String>,
+}
+
+/// A machine of an override.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineStatus {
+    /// Its MAC address, in lower case with colons.
+    pub mac_address: String,
+    /// How often it was served.
+    #[serde(default)]
+    pub served: u32,
+    /// When it was served last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_served: Option<Time>,
+    /// The network address it was served to last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_address: Option<String>,
+}
+
 /// The kind, for the watch.
 #[derive(Debug, Clone)]
 pub struct HostOverrideKind;
@@ -174,5 +282,5 @@ impl Kind for HostOverrideKind {
     const KIND: &'static str = "IpxeHostOverride";
     const PLURAL: &'static str = "ipxehostoverrides";
     type Spec = IpxeHostOverrideSpec;
-    type Status = Unread;
+    type Status = IpxeHostOverrideStatus;
 }

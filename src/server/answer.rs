@@ -72,11 +72,15 @@ impl Context {
             }
             Boot::NotYet(awaited) => Err(Trouble::NotYet(awaited.clone())),
             Boot::Nothing => Err(Trouble::NothingToBoot(decision.reason().to_owned())),
-            Boot::File(_) | Boot::Script(_) | Boot::Chain(_) | Boot::LocalDisk(_) | Boot::Shell | Boot::Stop(_) => {
-                render::own_script(decision, local_disk)
-                    .map(|script| Answer { script, upstream: None })
-                    .ok_or_else(|| Trouble::NothingToBoot(decision.reason().to_owned()))
-            }
+            Boot::File(_)
+            | Boot::Script(_)
+            | Boot::Template(_)
+            | Boot::Chain(_)
+            | Boot::LocalDisk(_)
+            | Boot::Shell
+            | Boot::Stop(_) => render::own_script(decision, local_disk, bridge)
+                .map(|script| Answer { script, upstream: None })
+                .ok_or_else(|| Trouble::NothingToBoot(decision.reason().to_owned())),
         }
     }
 

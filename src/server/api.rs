@@ -21,6 +21,7 @@ use crate::boot::kernel_arguments::ArgumentEdits;
 use crate::boot::local_disk::LocalDisk;
 use crate::boot::policy::Policy;
 
+use super::boot_counts::BootCounts;
 use super::context::{Context, Settings};
 use super::middleware;
 use super::script_cache::ScriptCache;
@@ -59,6 +60,7 @@ fn service(context: &Arc<Context>) -> OpenApiService<impl OpenApi + use<>, ()> {
 /// The OpenAPI document as JSON text.
 pub fn spec() -> anyhow::Result<String> {
     let context = Context {
+        boot_counts: BootCounts::Nowhere,
         snapshot: Arc::default(),
         upstream: Arc::new(Upstream::new(Vec::new())?),
         scripts: ScriptCache::default(),

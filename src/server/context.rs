@@ -7,12 +7,14 @@ use std::time::Instant;
 use poem::Request;
 
 use crate::boot::artifact::PublicUrl;
-use crate::boot::decision::Decision;
+use crate::boot::decision::{Boot, Decision};
 use crate::boot::kernel_arguments::ArgumentEdits;
 use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
 use crate::boot::policy::Policy;
 
+use super::answer::Answer;
+use super::boot_counts::BootCounts;
 use super::metrics::Metrics;
 use super::script_cache::ScriptCache;
 use super::snapshot::{Published, Snapshot};
@@ -28,6 +30,8 @@ pub struct Context {
     pub upstream: Arc<Upstream>,
     /// Scripts of environments, fetched once for all hosts.
     pub scripts: ScriptCache,
+    /// Where boots of overrides are counted.
+    pub boot_counts: BootCounts,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Settings.
@@ -63,6 +67,31 @@ impl Context {
     pub fn decide(&self, published: &Published, mac: MacAddr, cards: &[MacAddr]) -> Decision {
         let now = jiff::Timestamp::now().as_second();
         published.inventory.decide_for_machine(mac, cards, self.settings.policy, now)
+    }
+
+    /// Counts that a machine gets an answer to a decision, where an override is behind it. Must come before the answer is sent: what
+    /// has a limit and cannot be counted is not sent.
+    pub async fn account(&self, decision: &Decision, answer: &Result<Answer, Trouble>, address: &str) -> Result<(), Trouble> {
+        let takes_effect = match (answer, &decision.boot) {
+            // Upstream had the last word, and sent the machine to its disk.
+            (Ok(answer), _) => answer.upstream.is_none(),
+            // A disk may also be reached by no answer.
+            (Err(Trouble::NothingToBoot(_)), Boot::LocalDisk(_)) => true,
+            (Err(_), _) => false,
+        };
+        let Some(by) = decision.by_override.as_ref().filter(|_| takes_effect) else {
+            return Ok(());
+        };
+        match by.limit {
+            None => {
+                self.boot_counts.served(by, decision.mac, address);
+                Ok(())
+            }
+            Some(limit) => {
+                let counted = self.boot_counts.count(by, limit, decision.mac, address).await;
+                counted.map_err(|why| Trouble::NotCounted(by.name.to_string(), why))
+            }
+        }
     }
 
     /// What is missing until the server is ready to answer; empty when it is.

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use crate::boot::agent::{Agent, Progress};
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
+use crate::boot::content::{ContentKey, ContentKind, ContentName};
 use crate::boot::environment::{ArtifactUrls, Environment, Host};
 use crate::boot::host_override::{Action, HostOverride, Machines};
 use crate::boot::inventory::Skipped;
@@ -14,33 +15,62 @@ use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
 use crate::boot::name::ObjectName;
 use crate::boot::selector::{Requirement, Selector};
+use crate::boot::template::Template;
 use crate::crd::foreign::{self, Kind, Object};
-use crate::crd::host_override::{Argument, HostOverrideKind, IpxeHostOverrideSpec, KernelArgumentsSpec};
+use crate::crd::host_override::{Argument, HostOverrideKind, IpxeHostOverrideSpec, KernelArgumentsSpec, ScriptFrom};
 
 use super::sources::Item;
 
 /// A kind whose objects become values of the domain.
 pub trait Convert: Kind {
     /// One object's value; `None` for an object that is fine and of no interest; the error says what is wrong.
-    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, String>;
+    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, Refusal>;
+}
+
+/// What is wrong with an object, and what is left of it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What is wrong and what would be right.
+    pub cause: String,
+    /// A value that stands for the object all the same.
+    pub rest: Option<Item>,
+}
+
+impl From<String> for Refusal {
+    fn from(cause: String) -> Self {
+        Self { cause, rest: None }
+    }
+}
+
+/// An object of the cluster: what it is worth, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct Converted {
+    /// Its value, if it has any.
+    pub item: Option<Item>,
+    /// What is wrong with it.
+    pub skipped: Option<Skipped>,
 }
 
 /// The key and value of an object as the API server sent it.
-pub fn item<K: Convert>(object: &Object<K>) -> (String, Option<Item>) {
+pub fn convert<K: Convert>(object: &Object<K>) -> (String, Converted) {
     let key = key(&object.metadata);
     let converted = match (&object.spec.0, &object.status.0) {
         (Ok(spec), Ok(status)) => K::convert(&object.metadata, spec, status),
-        (Err(error), _) => Err(format!("spec: {error}")),
-        (_, Err(error)) => Err(format!("status: {error}")),
+        (Err(error), _) => Err(format!("spec: {error}").into()),
+        (_, Err(error)) => Err(format!("status: {error}").into()),
     };
-    let item = converted.unwrap_or_else(|cause| {
-        Some(Item::Skipped(Skipped {
-            kind: K::KIND.to_owned(),
-            object: key.clone(),
-            cause,
-        }))
-    });
-    (key, item)
+    let converted = match converted {
+        Ok(item) => Converted { item, skipped: None },
+        Err(refusal) => Converted {
+            item: refusal.rest,
+            skipped: Some(Skipped {
+                kind: K::KIND.to_owned(),
+                object: key.clone(),
+                cause: refusal.cause,
+            }),
+        },
+    };
+    (key, converted)
 }
 
 /// `namespace/name` of an object.
@@ -50,7 +80,7 @@ pub fn key(metadata: &ObjectMeta) -> String {
 }
 
 impl Convert for foreign::InfraEnv {
-    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, String> {
+    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, Refusal> {
         let mut warnings = Vec::new();
         let urls = &status.boot_artifacts;
         let mut url = |kind: ArtifactKind, text: &Option<String>| {
@@ -108,7 +138,7 @@ impl Convert for foreign::InfraEnv {
 }
 
 impl Convert for foreign::BareMetalHost {
-    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, _: &Self::Status) -> Result<Option<Item>, String> {
+    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, _: &Self::Status) -> Result<Option<Item>, Refusal> {
         let name = name(metadata)?;
         let Some(text) = spec.boot_mac_address.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(None);
@@ -130,7 +160,7 @@ impl Convert for foreign::BareMetalHost {
 }
 
 impl Convert for foreign::Agent {
-    fn convert(metadata: &ObjectMeta, _: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, String> {
+    fn convert(metadata: &ObjectMeta, _: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, Refusal> {
         let macs = status.inventory.interfaces.iter();
         Ok(Some(Item::Agent(Arc::new(Agent {
             name: name(metadata)?,
@@ -146,45 +176,92 @@ impl Convert for foreign::Agent {
 }
 
 impl Convert for HostOverrideKind {
-    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, _: &Self::Status) -> Result<Option<Item>, String> {
+    /// Whatever is wrong, the machines that can be told keep an override that makes them wait.
+    fn convert(metadata: &ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, Refusal> {
         let name = name(metadata)?;
-        let macs = spec.mac_addresses.iter().map(|text| {
-            text.0
-                .parse::<MacAddr>()
-                .map_err(|error| format!("spec.macAddresses: {error}"))
+        let (machines, unknown) = machines(spec);
+        let (action, arguments, wrong) = match (unknown, effect(&name, spec)) {
+            (None, Ok((action, arguments))) => (action, arguments, None),
+            (Some(cause), _) | (None, Err(cause)) => (Some(Action::Unusable(cause.clone())), ArgumentEdits::default(), Some(cause)),
+        };
+        let served = status.machines.iter().filter_map(|machine| {
+            let mac = machine.mac_address.parse().ok()?;
+            Some((mac, machine.served))
         });
-        let mut macs = macs.collect::<Result<Vec<_>, _>>()?;
-        // One address in two spellings is one machine.
-        macs.sort();
-        macs.dedup();
-        let machines = match (&spec.host_selector, macs.is_empty()) {
-            (None, false) => Machines::Macs(macs),
-            (Some(labels), true) => Machines::Hosts(selector(labels)?),
-            _ => return Err("expected macAddresses or hostSelector, and not both".to_owned()),
-        };
-        let action = action(&name, spec)?;
-        let arguments = match &spec.kernel_arguments {
-            None => ArgumentEdits::default(),
-            Some(edits) => argument_edits(edits).map_err(|error| format!("spec.kernelArguments: {error}"))?,
-        };
-        if action.is_none() && arguments.is_empty() {
-            return Err("it changes nothing: expected script, chain, infraEnv, localDisk or kernelArguments".to_owned());
-        }
-        Ok(Some(Item::Override(Arc::new(HostOverride {
+        let item = Item::Override(Arc::new(HostOverride {
             name,
+            generation: metadata.generation.unwrap_or_default(),
             created: created(metadata),
             priority: spec.priority,
             machines,
             action,
+            templating: spec.templating,
             arguments,
             expires: spec.expires_at.as_ref().map(|time| time.0.as_second()),
-        }))))
+            boot_limit: spec.boot_limit,
+            // Only a limit asks for it: otherwise each script served would change the inventory.
+            served: spec.boot_limit.map(|_| served.collect()).unwrap_or_default(),
+        }));
+        match wrong {
+            None => Ok(Some(item)),
+            Some(cause) => Err(Refusal { cause, rest: Some(item) }),
+        }
     }
 }
 
-/// What an override makes machines boot. The schema checks the same, but files and older schemas do not.
+/// The machines an override is for, as far as they can be told, and what is wrong with the rest.
+fn machines(spec: &IpxeHostOverrideSpec) -> (Machines, Option<String>) {
+    let (mut macs, mut wrong) = (Vec::new(), None);
+    for text in &spec.mac_addresses {
+        match text.0.parse::<MacAddr>() {
+            Ok(mac) => macs.push(mac),
+            Err(error) => wrong = Some(format!("spec.macAddresses: {error}")),
+        }
+    }
+    match (&spec.host_selector, spec.mac_addresses.is_empty()) {
+        (None, false) => (Machines::Macs(macs), wrong),
+        (Some(labels), true) => match selector(labels) {
+            Ok(selector) => (Machines::Hosts(selector), None),
+            Err(cause) => (Machines::Macs(Vec::new()), Some(cause)),
+        },
+        _ => (
+            Machines::Macs(macs),
+            Some("expected macAddresses or hostSelector, and not both".to_owned()),
+        ),
+    }
+}
+
+/// What an override does. The schema checks the same, but files and older schemas do not.
+fn effect(name: &ObjectName, spec: &IpxeHostOverrideSpec) -> Result<(Option<Action>, ArgumentEdits), String> {
+    let action = action(name, spec)?;
+    let arguments = match &spec.kernel_arguments {
+        None => ArgumentEdits::default(),
+        Some(edits) => argument_edits(edits).map_err(|error| format!("spec.kernelArguments: {error}"))?,
+    };
+    let script = match &action {
+        Some(Action::Script(script)) => Some(script.as_str()),
+        Some(Action::ScriptFrom(_)) => Some(""),
+        _ => None,
+    };
+    if action.is_none() && arguments.is_empty() {
+        return Err("it changes nothing: expected script, scriptFrom, chain, infraEnv, localDisk or kernelArguments".to_owned());
+    }
+    if spec.boot_limit == Some(0) {
+        return Err("spec.bootLimit: expected at least 1".to_owned());
+    }
+    if spec.templating {
+        let script = script.ok_or("spec.templating is for script and scriptFrom only")?;
+        Template::parse(script).map_err(|error| format!("spec.script: {error}"))?;
+    }
+    Ok((action, arguments))
+}
+
 fn action(name: &ObjectName, spec: &IpxeHostOverrideSpec) -> Result<Option<Action>, String> {
     let script = spec.script.clone().map(|script| Ok(Action::Script(script)));
+    let script_from = spec
+        .script_from
+        .as_ref()
+        .map(|place| script_from(name, place).map_err(|error| format!("spec.scriptFrom: {error}")));
     let chain = spec
         .chain
         .as_ref()
@@ -201,11 +278,24 @@ fn action(name: &ObjectName, spec: &IpxeHostOverrideSpec) -> Result<Option<Actio
             .map(Action::LocalDisk)
             .map_err(|error| format!("spec.localDisk.method: {error}"))
     });
-    let mut given = [script, chain, environment, local_disk].into_iter().flatten();
+    let mut given = [script, script_from, chain, environment, local_disk].into_iter().flatten();
     match (given.next(), given.next()) {
         (first, None) => first.transpose(),
-        _ => Err("expected only one of script, chain, infraEnv and localDisk".to_owned()),
+        _ => Err("expected only one of script, scriptFrom, chain, infraEnv and localDisk".to_owned()),
     }
+}
+
+fn script_from(name: &ObjectName, place: &ScriptFrom) -> Result<Action, String> {
+    let (kind, reference) = match (&place.config_map_key_ref, &place.secret_key_ref) {
+        (Some(reference), None) => (ContentKind::ConfigMap, reference),
+        (None, Some(reference)) => (ContentKind::Secret, reference),
+        _ => return Err("expected either configMapKeyRef or secretKeyRef".to_owned()),
+    };
+    let object = ObjectName::new(name.namespace(), &reference.name).map_err(|error| error.to_string())?;
+    Ok(Action::ScriptFrom(ContentKey {
+        content: ContentName { kind, object },
+        key: reference.key.clone(),
+    }))
 }
 
 /// An address that iPXE can be handed over to and that it reads as nothing else.
@@ -278,10 +368,8 @@ mod tests {
     use crate::crd::foreign::{BareMetalHost, InfraEnv};
 
     fn cause<K: Convert>(object: Value) -> (String, String) {
-        match item(&serde_json::from_value::<Object<K>>(object).expect("readable")) {
-            (key, Some(Item::Skipped(skipped))) => (key, skipped.cause),
-            other => panic!("skipped, not {other:?}"),
-        }
+        let (key, converted) = convert(&serde_json::from_value::<Object<K>>(object).expect("readable"));
+        (key, converted.skipped.expect("skipped").cause)
     }
 
     #[test]
@@ -312,15 +400,19 @@ mod tests {
     #[test]
     fn an_object_without_spec_and_status_is_no_error() {
         let object = serde_json::from_value::<Object<BareMetalHost>>(json!({"metadata": {"namespace": "a", "name": "n1"}}));
-        assert!(matches!(item(&object.expect("readable")), (_, None)));
+        let (_, converted) = convert(&object.expect("readable"));
+        assert!(converted.item.is_none() && converted.skipped.is_none());
     }
 
     #[test]
     fn an_environment_of_any_condition_is_usable_and_says_what_is_wrong() {
         let environment = |status: Value| {
             let object = json!({"metadata": {"namespace": "a", "name": "lab"}, "status": status});
-            match item(&serde_json::from_value::<Object<InfraEnv>>(object).expect("readable")) {
-                (_, Some(Item::Environment(environment))) => environment,
+            match convert(&serde_json::from_value::<Object<InfraEnv>>(object).expect("readable"))
+                .1
+                .item
+            {
+                Some(Item::Environment(environment)) => environment,
                 other => panic!("an environment, not {other:?}"),
             }
         };

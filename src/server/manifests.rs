@@ -1,18 +1,19 @@
 //! The same objects from a folder of YAML: followed for changes, one bad file never stops the others.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, fs};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::boot::inventory::Skipped;
 use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject, without_values};
 use crate::crd::host_override::HostOverrideKind;
 
+use super::contents;
 use super::convert::{self, Convert};
 use super::files::{self, Changes};
 use super::sources::{Item, Sources};
@@ -52,14 +53,55 @@ pub async fn follow(directory: PathBuf, period: Duration, sources: Arc<Sources>)
     }
 }
 
+/// Where something is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// The file, relative to the folder that was read.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {}", self.file, self.line)
+    }
+}
+
+impl Place {
+    /// The place that a text says, as it is printed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (file, line) = text.rsplit_once(" line ")?;
+        Some(Self {
+            file: file.to_owned(),
+            line: line.parse().ok()?,
+        })
+    }
+}
+
+/// What a folder or file holds.
+#[derive(Debug)]
+pub struct ReadOnce {
+    /// Its objects, by a key of their own.
+    pub items: HashMap<String, Item>,
+    /// Where each object is written, by kind, namespace and name.
+    pub places: BTreeMap<String, Place>,
+}
+
 /// Everything in a folder, or in one file, as it is now.
-pub fn read_once(path: &Path) -> std::io::Result<HashMap<String, Item>> {
+pub fn read_once(path: &Path) -> std::io::Result<ReadOnce> {
     let mut folder = Folder::default();
     match path.is_dir() {
         true => folder.read(path)?,
         false => folder.read_files(path.parent().unwrap_or(path), vec![path.to_owned()]),
     }
-    Ok(folder.items())
+    let objects = folder.files.values().flat_map(|file| &file.objects);
+    let places = objects.map(|object| (object.key.clone(), object.place.clone()));
+    Ok(ReadOnce {
+        // Of two with one name the first counts.
+        places: places.rev().collect(),
+        items: folder.items(),
+    })
 }
 
 /// What was read from a folder.
@@ -72,10 +114,20 @@ struct Folder {
 #[derive(Debug, Default)]
 struct File {
     text: String,
-    objects: Vec<(String, Item)>,
+    objects: Vec<Written>,
+    /// Whether the objects are those of a text without a mistake.
+    is_good: bool,
     wrong: Vec<Skipped>,
     /// Why it cannot be read at all, for as long as that lasts.
     unreadable: Option<Skipped>,
+}
+
+/// An object and where it is written.
+#[derive(Debug)]
+struct Written {
+    key: String,
+    item: Item,
+    place: Place,
 }
 
 impl Folder {
@@ -108,7 +160,7 @@ impl Folder {
             for wrong in file.wrong.iter().chain(&file.unreadable) {
                 items.insert(format!("{} {}", path.display(), wrong.object), Item::Skipped(wrong.clone()));
             }
-            for (key, item) in &file.objects {
+            for Written { key, item, .. } in &file.objects {
                 if items.contains_key(key) {
                     let (kind, object) = key.split_once(' ').unwrap_or(("object", key));
                     let cause = format!("{} has it a second time, only the first counts", path.display());
@@ -141,21 +193,34 @@ impl File {
         }
         for (line, document) in documents(&text) {
             let (found, errors) = read_document(document);
-            objects.extend(found);
+            let place = |line| Place {
+                file: shown.to_owned(),
+                line,
+            };
+            let first = line
+                + document
+                    .lines()
+                    .take_while(|line| is_blank(line) || line.starts_with("---"))
+                    .count();
+            objects.extend(found.into_iter().map(|(key, item)| Written {
+                key,
+                item,
+                place: place(first),
+            }));
             for (at, cause) in errors {
-                wrong.push(skipped("file", format!("{shown} line {}", line + at.max(1) - 1), cause));
+                wrong.push(skipped("file", place(line + at.max(1) - 1).to_string(), cause));
             }
         }
         for wrong in &wrong {
-            let kept = if self.objects.is_empty() {
-                "the rest of the file is used"
-            } else {
-                "the file's last good state stays"
+            let kept = match self.is_good {
+                true => "the file's last good state stays",
+                false => "the rest of the file is used",
             };
             tracing::warn!("{}: {}; {kept}", wrong.object, wrong.cause);
         }
-        if wrong.is_empty() || self.objects.is_empty() {
+        if wrong.is_empty() || !self.is_good {
             self.objects = objects;
+            self.is_good = wrong.is_empty();
         }
         self.wrong = wrong;
         self.unreadable = None;
@@ -216,6 +281,10 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     documents
 }
 
+fn is_blank(line: &str) -> bool {
+    line.trim().is_empty() || line.trim_start().starts_with('#')
+}
+
 /// Kind and version of a document, and the members if it is a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -226,12 +295,13 @@ struct Header {
     items: Vec<serde_json::Value>,
 }
 
-type Wrong = (usize, String);
+pub(super) type Wrong = (usize, String);
+/// An object with its key, and what is wrong with it: either, both or none.
+type Read = (Option<(String, Item)>, Option<Wrong>);
 
 /// The objects of one document, and what is wrong with it or with members of its list. Kinds that the bridge does not read are passed
 /// over: a folder of Git holds other things too.
 fn read_document(document: &str) -> (Vec<(String, Item)>, Vec<Wrong>) {
-    let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     if document.lines().all(is_blank) {
         return (Vec::new(), Vec::new());
     }
@@ -249,27 +319,26 @@ fn read_document(document: &str) -> (Vec<(String, Item)>, Vec<Wrong>) {
         }
         return (objects, errors);
     }
-    match read_known(&header, document) {
-        Ok(objects) => (objects, Vec::new()),
-        Err(error) => (Vec::new(), vec![error]),
-    }
+    let (object, error) = read_known(&header, document);
+    (object.into_iter().collect(), error.into_iter().collect())
 }
 
-fn read_known(header: &Header, document: &str) -> Result<Vec<(String, Item)>, Wrong> {
+fn read_known(header: &Header, document: &str) -> Read {
     if header.kind.is_empty() || header.api_version.is_empty() {
-        return Err((0, "expected an object with apiVersion and kind".to_owned()));
+        return (None, Some((0, "expected an object with apiVersion and kind".to_owned())));
     }
     match header.kind.as_str() {
+        "ConfigMap" | "Secret" if header.api_version == "v1" => (contents::of_document(&header.kind, document), None),
         InfraEnv::KIND => read_object::<InfraEnv>(header, document),
         BareMetalHost::KIND => read_object::<BareMetalHost>(header, document),
         Agent::KIND => read_object::<Agent>(header, document),
         HostOverrideKind::KIND => read_object::<HostOverrideKind>(header, document),
-        _ => Ok(Vec::new()),
+        _ => (None, None),
     }
 }
 
 /// Parses within limits that grow with the text: a long list is no attack, a short text that unfolds into millions of nodes is.
-fn parse<T: serde::de::DeserializeOwned>(document: &str) -> Result<T, Wrong> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(document: &str) -> Result<T, Wrong> {
     let most = document.len().max(250_000);
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_nodes: most, max_events: most.max(1_000_000) },
@@ -277,23 +346,26 @@ fn parse<T: serde::de::DeserializeOwned>(document: &str) -> Result<T, Wrong> {
     serde_saphyr::from_str_with_options(document, options).map_err(wrong)
 }
 
-fn read_object<K: Convert>(header: &Header, document: &str) -> Result<Vec<(String, Item)>, Wrong> {
+fn read_object<K: Convert>(header: &Header, document: &str) -> Read {
     let expected = format!("{}/{}", K::GROUP, K::VERSION);
     if header.api_version != expected {
-        return Err((
-            0,
-            format!(
-                "{} of apiVersion {} is not known, expected {expected}",
-                K::KIND,
-                header.api_version
-            ),
-        ));
+        let found = &header.api_version;
+        let cause = format!("{} of apiVersion {found} is not known, expected {expected}", K::KIND);
+        return (None, Some((0, cause)));
     }
-    let mut object: StrictObject<K> = parse(document)?;
+    let mut object: StrictObject<K> = match parse(document) {
+        Ok(object) => object,
+        Err(error) => return (None, Some(error)),
+    };
     object.metadata.namespace.get_or_insert_with(|| "default".to_owned());
     let key = format!("{} {}", K::KIND, convert::key(&object.metadata));
-    let item = K::convert(&object.metadata, &object.spec, &object.status).map_err(|cause| (0, format!("{key}: {cause}")))?;
-    Ok(item.map(|item| (key, item)).into_iter().collect())
+    match K::convert(&object.metadata, &object.spec, &object.status) {
+        Ok(item) => (item.map(|item| (key, item)), None),
+        Err(refusal) => {
+            let cause = format!("{key}: {}", refusal.cause);
+            (refusal.rest.map(|item| (key, item)), Some((0, cause)))
+        }
+    }
 }
 
 /// Line within the document and cause, without the excerpt that the parser adds: a line of a manifest may hold a token.

@@ -15,6 +15,7 @@ pub struct Metrics {
     scripts: Family<Labels<2>, Counter>,
     transfers: Family<Labels<2>, Counter>,
     bytes: Family<Labels<1>, Counter>,
+    status_writes: Family<Labels<1>, Counter>,
     /// Open connections.
     pub connections: Gauge,
 }
@@ -60,6 +61,11 @@ impl Metrics {
         self.bytes.get_or_create(&[kind]).inc_by(bytes);
     }
 
+    /// The status of an override was written, or could not be.
+    pub fn status_write(&self, written: bool) {
+        self.status_writes.get_or_create(&[("written", written.to_string())]).inc();
+    }
+
     /// Names everything that is counted.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("requests", "Answered requests", self.requests.clone());
@@ -70,6 +76,15 @@ impl Metrics {
         );
         registry.register("transfers", "Artifact transfers by how they ended", self.transfers.clone());
         registry.register_with_unit("artifact_sent", "Bytes of artifacts sent", Unit::Bytes, self.bytes.clone());
+        // There before the first write, so that an alert has something to compare with.
+        for written in [true, false] {
+            let _ = self.status_writes.get_or_create(&[("written", written.to_string())]);
+        }
+        registry.register(
+            "override_status_writes",
+            "Writes of the status of overrides, without those of a bootLimit",
+            self.status_writes.clone(),
+        );
         registry.register("connections", "Open connections", self.connections.clone());
     }
 }

@@ -42,6 +42,15 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Reque
     Ok(response)
 }
 
+/// Mark of a request that was HEAD: nothing of its answer is booted.
+#[derive(Debug, Clone, Copy)]
+struct HeadOnly;
+
+/// Whether a request was HEAD.
+pub fn is_head(request: &Request) -> bool {
+    request.data::<HeadOnly>().is_some()
+}
+
 /// The address a request came from, without its port.
 pub fn client(request: &Request) -> String {
     request
@@ -66,6 +75,7 @@ async fn answer(next: Arc<impl Endpoint<Output = Response>>, mut request: Reques
     let as_get = method == Method::HEAD && !path.starts_with("/boot-artifacts/");
     if as_get {
         request.set_method(Method::GET);
+        request.set_data(HeadOnly);
     }
     let response = match next.call(request).await {
         Ok(response) => response,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 
 use crate::boot::inventory::Inventory;
 
@@ -24,6 +25,7 @@ pub struct SourceState {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     current: ArcSwapOption<Published>,
+    changes: watch::Sender<()>,
 }
 
 /// An inventory and the state of its sources when it was built.
@@ -80,5 +82,11 @@ impl Snapshot {
 
     pub(super) fn publish(&self, published: Published) {
         self.current.store(Some(Arc::new(published)));
+        self.changes.send_replace(());
+    }
+
+    /// Tells of every new inventory.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 }

@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::boot::agent::Agent;
+use crate::boot::content::Content;
 use crate::boot::environment::{Environment, Host};
 use crate::boot::host_file::HostFile;
 use crate::boot::host_override::HostOverride;
 use crate::boot::inventory::{Inventory, Observed, Skipped};
+use crate::boot::mac::MacAddr;
+use crate::boot::name::ObjectName;
+use crate::boot::precedence::EqualOverrides;
 use crate::crd::foreign::{self, Kind as _};
 
+use super::convert::Converted;
 use super::snapshot::{Published, Snapshot, SourceState};
 
 /// A burst of changes is given this long to end before the inventory is rebuilt.
@@ -33,15 +38,27 @@ pub enum Item {
     Override(Arc<HostOverride>),
     /// A host file.
     File(Arc<HostFile>),
+    /// What a ConfigMap or Secret holds.
+    Content(Arc<Content>),
+    /// Boots of an override that were counted elsewhere than in its status.
+    Counted(ObjectName, BTreeMap<MacAddr, u32>),
     /// Something that could not be used.
     Skipped(Skipped),
+}
+
+/// What every inventory is joined with.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Namespaces whose overrides may reach machines of other namespaces.
+    pub trusted_namespaces: Vec<String>,
+    /// What counts of overrides with the same priority.
+    pub equal_overrides: EqualOverrides,
 }
 
 /// All sources of one server.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// Namespaces whose overrides may reach machines of other namespaces.
-    trusted_namespaces: Vec<String>,
+    terms: Terms,
     sources: Mutex<BTreeMap<String, Source>>,
     changed: Notify,
 }
@@ -59,10 +76,10 @@ struct Source {
 }
 
 impl Sources {
-    /// No source yet; overrides of these namespaces may reach machines of others.
-    pub fn new(trusted_namespaces: Vec<String>) -> Self {
+    /// No source yet.
+    pub fn new(terms: Terms) -> Self {
         Self {
-            trusted_namespaces,
+            terms,
             ..Self::default()
         }
     }
@@ -95,7 +112,7 @@ impl Sources {
                 if let Some(good) = good.cloned()
                     && let Some(note) = items.insert(key.clone(), good)
                 {
-                    items.insert(format!("{key} (skipped)"), note);
+                    items.insert(self::note(&key), note);
                 }
             }
             *source = Source {
@@ -108,18 +125,25 @@ impl Sources {
 
     /// One value changed or went. One that can no longer be used keeps its last good value, beside the note of what is wrong: a typing
     /// error must not make a machine unknown.
-    pub fn set(&self, name: &str, key: String, item: Option<Item>) {
+    pub fn set(&self, name: &str, key: String, converted: Converted) {
         self.change(name, |source| {
-            let note = format!("{key} (skipped)");
-            match item {
-                Some(item @ Item::Skipped(_)) => _ = source.items.insert(note, item),
-                Some(item) => {
-                    source.items.remove(&note);
-                    source.items.insert(key, item);
-                }
-                None => {
-                    source.items.remove(&note);
+            let note = note(&key);
+            match converted {
+                Converted {
+                    item: None,
+                    skipped: None,
+                } => {
                     source.items.remove(&key);
+                    source.items.remove(&note);
+                }
+                Converted { item, skipped } => {
+                    if let Some(item) = item {
+                        source.items.insert(key, item);
+                    }
+                    match skipped {
+                        Some(skipped) => _ = source.items.insert(note, Item::Skipped(skipped)),
+                        None => _ = source.items.remove(&note),
+                    }
                 }
             }
         });
@@ -144,10 +168,12 @@ impl Sources {
         });
     }
 
-    fn observe(&self) -> (Observed, Vec<SourceState>) {
+    /// Everything that the sources have, and how they are doing.
+    pub fn observe(&self) -> (Observed, Vec<SourceState>) {
         let sources = self.lock();
         let mut observed = observed(sources.values().flat_map(|source| source.items.values()));
-        observed.trusted_namespaces.clone_from(&self.trusted_namespaces);
+        observed.trusted_namespaces.clone_from(&self.terms.trusted_namespaces);
+        observed.equal_overrides = self.terms.equal_overrides;
         let is_agent_api =
             |(name, source): (&String, &Source)| name.starts_with(foreign::Agent::KIND) && source.listed && !source.absent;
         if sources.iter().any(is_agent_api) {
@@ -178,6 +204,11 @@ impl Sources {
     }
 }
 
+/// The key of the note beside a value.
+pub(super) fn note(key: &str) -> String {
+    format!("{key} (skipped)")
+}
+
 /// Items sorted by kind. Agents that are named in files are as good as the API; without any, nothing is known about the progress of
 /// machines.
 pub fn observed<'a>(items: impl Iterator<Item = &'a Item>) -> Observed {
@@ -188,6 +219,8 @@ pub fn observed<'a>(items: impl Iterator<Item = &'a Item>) -> Observed {
             Item::Host(host) => observed.hosts.push(host.clone()),
             Item::Agent(agent) => observed.agents.get_or_insert_default().push(agent.clone()),
             Item::Override(host_override) => observed.overrides.push(host_override.clone()),
+            Item::Content(content) => observed.contents.push(content.clone()),
+            Item::Counted(name, served) => _ = observed.counted.insert(name.clone(), served.clone()),
             Item::File(file) => observed.host_files.push(file.clone()),
             Item::Skipped(skipped) => observed.skipped.push(skipped.clone()),
         }

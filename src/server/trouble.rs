@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::boot::artifact::UnknownKind;
 use crate::boot::mac::MacError;
 
+use super::boot_counts::NotCounted;
 use super::upstream::UpstreamError;
 
 /// The longest path and query that is looked at, in bytes. iPXE's own are far below.
@@ -25,6 +26,8 @@ pub enum Trouble {
     NoArtifact(String),
     /// The first full list is not complete.
     NotReady(Vec<String>),
+    /// An override with a limit is due and its boot was not counted.
+    NotCounted(String, NotCounted),
     /// The machine is to wait.
     NotYet(String),
     /// The machine is to boot what comes next.

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use crate::crd::foreign::{self, Kind, Object};
 use crate::crd::host_override::HostOverrideKind;
 
-use super::convert::{self, Convert};
-use super::sources::Sources;
+use super::convert::{self, Convert, Converted};
+use super::sources::{self, Item, Sources};
 
 /// Objects per page of a list: bounds what is in memory at once while 10,000 hosts are read.
 const PAGE: u32 = 250;
@@ -153,18 +153,25 @@ async fn run<K: Convert>(api: Api<Object<K>>, name: &str, sources: &Sources, was
         match events.try_next().await {
             Ok(Some(Event::Init)) => listed.clear(),
             Ok(Some(Event::InitApply(object))) => {
-                let (key, item) = convert::item(&object);
-                listed.extend(item.map(|item| (key, item)));
+                let (key, converted) = convert::convert(&object);
+                let skipped = converted.skipped.map(Item::Skipped);
+                match converted.item {
+                    Some(item) => {
+                        listed.extend(skipped.map(|skipped| (sources::note(&key), skipped)));
+                        listed.insert(key, item);
+                    }
+                    None => listed.extend(skipped.map(|skipped| (key, skipped))),
+                }
             }
             Ok(Some(Event::InitDone)) => {
                 *was_current = true;
                 sources.replace(name, std::mem::take(&mut listed));
             }
             Ok(Some(Event::Apply(object))) => {
-                let (key, item) = convert::item(&object);
-                sources.set(name, key, item);
+                let (key, converted) = convert::convert(&object);
+                sources.set(name, key, converted);
             }
-            Ok(Some(Event::Delete(object))) => sources.set(name, convert::key(&object.metadata), None),
+            Ok(Some(Event::Delete(object))) => sources.set(name, convert::key(&object.metadata), Converted::default()),
             Ok(None) => return watcher::Error::NoResourceVersion,
             Err(error) => return error,
         }
@@ -184,13 +191,10 @@ fn is_absent(failure: &watcher::Error) -> bool {
 /// What a person needs to know about a failed watch.
 fn describe<K: Kind>(failure: &watcher::Error) -> String {
     let resource = format!("{}.{}", K::PLURAL, K::GROUP);
-    let cause = match failure {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            error
-        }
-        other => return other.to_string(),
+    let Some(error) = api_error(failure) else {
+        return failure.to_string();
     };
-    match cause {
+    match error {
         kube::Error::Api(status) if status.code == 404 => {
             format!(
                 "this cluster has no {resource} of version {}: is its CustomResourceDefinition installed?",
@@ -200,9 +204,33 @@ fn describe<K: Kind>(failure: &watcher::Error) -> String {
         kube::Error::Api(status) if status.code == 403 => {
             format!("not allowed to list and watch {resource}: the role needs get, list and watch on it")
         }
+        _ => cause(failure),
+    }
+}
+
+/// Whether a right is missing.
+pub(super) fn is_forbidden(failure: &watcher::Error) -> bool {
+    matches!(api_error(failure), Some(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// Why a watch of any kind failed, for a person.
+pub(super) fn cause(failure: &watcher::Error) -> String {
+    let Some(error) = api_error(failure) else {
+        return failure.to_string();
+    };
+    match error {
         kube::Error::Api(status) if status.code == 401 => "the API server does not accept the credentials".to_owned(),
         kube::Error::Api(status) => format!("the API server answered {}: {}", status.code, status.message),
         other => format!("the API server cannot be reached: {}", root_cause(other)),
+    }
+}
+
+fn api_error(failure: &watcher::Error) -> Option<&kube::Error> {
+    match failure {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            Some(error)
+        }
+        _ => None,
     }
 }
 

@@ -203,6 +203,32 @@ async fn an_override_changes_the_command_line_or_hands_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_boots_once_by_an_override_and_then_as_always() {
+    let Some(site) = site().await else { return };
+    let state = tempfile::tempdir().unwrap();
+    let bridge = site
+        .bridge(&[&CONSOLE[..], &["--state-dir", state.path().to_str().unwrap()]].concat())
+        .await;
+    let override_ = serde_json::json!({
+        "apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeHostOverride", "metadata": {"name": "rescue", "namespace": "a"},
+        "spec": {"macAddresses": [MAC], "bootLimit": 1, "templating": true, "script": "#!ipxe\n\
+            kernel {{ environment.kernel }} initrd=initrd coreos.live.rootfs_url={{ environment.rootfs }} console=ttyS0 rescue={{ mac.hyphenated }}\n\
+            initrd --name initrd {{ environment.initrd }}\nboot\n"}
+    });
+    site.write("override.json", &override_.to_string());
+    eventually("it is read", Duration::from_secs(2), async || {
+        bridge.get("/inventory").await.text().contains("rescue")
+    })
+    .await;
+    let path = url(&bridge, "/boot.ipxe");
+    let console = boot(Guest::new("boot-once", Firmware::Bios, MAC, &path)).await;
+    let line = console.line("BOOT-OK ");
+    assert!(line.ends_with("console=ttyS0 rescue=52-54-00-cc-00-01"), "{line}");
+    let console = boot(Guest::new("boot-twice", Firmware::Bios, MAC, &path)).await;
+    assert_booted(&site, &bridge, &console);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_tries_again_when_a_download_breaks() {
     let Some(site) = site().await else { return };
     let bridge = site.bridge(&CONSOLE).await;

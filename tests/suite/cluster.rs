@@ -2,6 +2,7 @@
 
 mod admission;
 mod scale;
+mod statuses;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -286,5 +287,19 @@ async fn shipped_yaml_is_accepted_as_it_is() {
             .kubectl(&arguments, None)
             .unwrap_or_else(|error| panic!("{file}: {error}"));
         assert!(!said.contains("Warning"), "{file}: {said}");
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/gitops/site");
+    let made = plane.kubectl(&["kustomize", folder], None).unwrap();
+    let documented = include_str!("../../docs/overrides.md");
+    let recipes: Vec<&str> = documented
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(recipes.len() >= 5);
+    for yaml in recipes.into_iter().chain([made.as_str()]) {
+        let said = plane.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], Some(yaml));
+        let said = said.unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+        assert!(!said.contains("Warning"), "{said}");
     }
 }

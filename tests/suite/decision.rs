@@ -1,11 +1,12 @@
 //! The decision as a table: what is known, what the policy is, what boots and by which rule.
 
+mod histories;
 mod overrides;
 
 use std::sync::Arc;
 
 use ipxe_bridge::boot::agent::{Agent, Progress};
-use ipxe_bridge::boot::decision::{Ask, Boot};
+use ipxe_bridge::boot::decision::{Ask, Boot, Decision};
 use ipxe_bridge::boot::environment::{ArtifactUrls, Environment, Host};
 use ipxe_bridge::boot::host_file::HostFile;
 use ipxe_bridge::boot::host_override::{Action, HostOverride, Machines};
@@ -77,6 +78,10 @@ fn file(file: &str, script: &str) -> Arc<HostFile> {
 
 fn override_(text: &str, priority: i32, action: Option<Action>) -> Arc<HostOverride> {
     Arc::new(HostOverride {
+        generation: 1,
+        templating: false,
+        boot_limit: None,
+        served: [].into(),
         name: name(text),
         created: 0,
         priority,
@@ -90,7 +95,12 @@ fn override_(text: &str, priority: i32, action: Option<Action>) -> Arc<HostOverr
 /// One word for what boots, and the rule.
 fn outcome(observed: &Observed, policy: Policy) -> String {
     let decision = Inventory::join(observed.clone()).decide(mac(), policy, NOW);
-    let boot = match &decision.boot {
+    format!("{} by {}", booted(&decision), decision.rule())
+}
+
+/// One word for what boots.
+fn booted(decision: &Decision) -> String {
+    match &decision.boot {
         Boot::Environment(environment, Ask::ForEnvironment) => environment.name.to_string(),
         Boot::Environment(environment, Ask::ForHost) => format!("{}?mac", environment.name),
         Boot::File(file) => format!("file {}", file.file),
@@ -101,9 +111,9 @@ fn outcome(observed: &Observed, policy: Policy) -> String {
         Boot::Shell => "shell".to_owned(),
         Boot::Nothing => "404".to_owned(),
         Boot::NotYet(awaited) => format!("wait: {awaited}"),
+        Boot::Template(_) => "template".to_owned(),
         Boot::Stop(why) => format!("stop: {why}"),
-    };
-    format!("{boot} by {}", decision.rule())
+    }
 }
 
 fn until_installed() -> Policy {

@@ -135,6 +135,22 @@ fn number(name: &str) -> u16 {
         .as_u16()
 }
 
+#[test]
+fn overrides_lists_every_reason() {
+    use strum::VariantArray as _;
+    let text = read("docs/overrides.md");
+    let table = text.split("| Reason |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let written: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let reasons: Vec<String> = ipxe_bridge::boot::standing::Reason::VARIANTS
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(written, reasons.iter().map(String::as_str).collect());
+}
+
 #[tokio::test]
 async fn operations_lists_every_metric() {
     let site = Site::start().await;

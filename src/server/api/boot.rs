@@ -106,7 +106,15 @@ impl BootApi {
         let bridge = self.context.public_url(request)?;
         let published = self.context.inventory()?;
         let decision = self.context.decide(&published, mac, &nics);
-        let answer = match self.context.answer(&published.inventory, &decision, &bridge).await {
+        let answer = self.context.answer(&published.inventory, &decision, &bridge).await;
+        let answer = match middleware::is_head(request) {
+            true => answer,
+            false => {
+                let counted = self.context.account(&decision, &answer, &middleware::client(request)).await;
+                counted.and(answer)
+            }
+        };
+        let answer = match answer {
             // The bootstrap script cannot tell a 404 from a broken connection and would ask again: it gets the same in its own words.
             Err(Trouble::NothingToBoot(why)) if !nics.is_empty() => Ok(Answer {
                 script: render::nothing_script(decision.mac, &why),

@@ -92,7 +92,7 @@ impl InventoryApi {
             Ok(answer) => (Some(answer.script), answer.upstream, None),
             Err(trouble) => (None, None, Some(trouble.problem().detail)),
         };
-        let explanation = Explanation::of(&decision, script, upstream, problem);
+        let explanation = Explanation::of(&decision, &self.context.settings.kernel_arguments, script, upstream, problem);
         Ok(ExplanationResponse::Explanation(Json(explanation)))
     }
 }

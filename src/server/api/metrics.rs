@@ -8,6 +8,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::boot::standing::Reason;
 use crate::server::context::Context;
 
 /// The page for Prometheus.
@@ -61,6 +62,18 @@ fn registry(context: &Context) -> Registry {
             "skipped_objects",
             "Objects and files that could not be used",
             inventory.skipped().len(),
+        );
+        let overrides = Family::<[(&'static str, String); 1], Gauge>::default();
+        let _ = overrides.get_or_create(&[("reason", Reason::Serving.to_string())]);
+        for standing in inventory.standings(jiff::Timestamp::now().as_second()).into_values() {
+            overrides
+                .get_or_create(&[("reason", standing.ready.reason.to_string())])
+                .inc();
+        }
+        registry.register(
+            "overrides",
+            "IpxeHostOverrides in the inventory, by the reason of their condition Ready",
+            overrides,
         );
         let age = Gauge::<f64, AtomicU64>::default();
         age.set(published.stale_for().map_or(0.0, |age| age.as_secs_f64()));

@@ -6,6 +6,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object};
 
+use crate::server::boot_counts::NotCounted;
 use crate::server::trouble::{MAX_TARGET, Trouble};
 use crate::server::upstream::UpstreamError;
 
@@ -45,6 +46,7 @@ impl Trouble {
             Self::Ambiguous(..) => (StatusCode::CONFLICT, "ambiguous-environment", "Ambiguous environment"),
             Self::NoArtifact(_) => (StatusCode::SERVICE_UNAVAILABLE, "artifact-not-made", "Artifact not made yet"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "The bridge is not ready"),
+            Self::NotCounted(..) => (StatusCode::SERVICE_UNAVAILABLE, "boot-not-counted", "Boot not counted"),
             Self::NotYet(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "Nothing to boot yet"),
             Self::NothingToBoot(_) => (StatusCode::NOT_FOUND, "nothing-to-boot", "Nothing to boot from the network"),
             Self::ScriptProxyOff => (StatusCode::FORBIDDEN, "script-proxy-off", "Upstream scripts are not served"),
@@ -89,6 +91,16 @@ impl Trouble {
             }
             Self::NoArtifact(what) => format!("{what}: the Assisted Service makes it when the InfraEnv is available"),
             Self::NotReady(missing) => format!("not everything was read yet: {}", missing.join("; ")),
+            Self::NotCounted(name, NotCounted::UsedUp) => {
+                format!(
+                    "IpxeHostOverride {name} was booted as often as its bootLimit says just now; the machine is told to ask again"
+                )
+            }
+            Self::NotCounted(name, NotCounted::Unwritable(why)) => {
+                format!(
+                    "IpxeHostOverride {name} has a bootLimit and this boot cannot be counted: {why}; the machine is told to ask again"
+                )
+            }
             Self::NotYet(awaited) => format!("{awaited}; the machine is told to ask again"),
             Self::NothingToBoot(why) => format!("{why}; the machine goes on to its next boot device"),
             Self::ScriptProxyOff => {

@@ -42,15 +42,15 @@ fn specs() -> Vec<(serde_json::Value, Option<&'static str>)> {
         ),
         (
             with(json!({})),
-            Some("say what to do: script, chain, infraEnv, localDisk or kernelArguments"),
+            Some("say what to do: script, scriptFrom, chain, infraEnv, localDisk or kernelArguments"),
         ),
         (
             with(json!({"script": "x", "localDisk": {}})),
-            Some("say one thing to boot: only one of script, chain, infraEnv and localDisk"),
+            Some("say one thing to boot: only one of script, scriptFrom, chain, infraEnv and localDisk"),
         ),
         (
             with(json!({"script": "x", "kernelArguments": {"append": ["a"]}})),
-            Some("they cannot go with script, chain or localDisk"),
+            Some("they cannot go with script, scriptFrom, chain or localDisk"),
         ),
         (
             with(json!({"kernelArguments": {}})),
@@ -69,6 +69,35 @@ fn specs() -> Vec<(serde_json::Value, Option<&'static str>)> {
             Some("Unsupported value: \"Reboot\""),
         ),
         (with(json!({"script": "x", "priority": 1001})), Some("spec.priority")),
+        (
+            with(json!({"scriptFrom": {"configMapKeyRef": {"name": "x", "key": "y"}}, "templating": true, "bootLimit": 1})),
+            None,
+        ),
+        (
+            with(json!({"scriptFrom": {}})),
+            Some("say where the script is: either configMapKeyRef or secretKeyRef"),
+        ),
+        (
+            with(json!({"scriptFrom": {"secretKeyRef": {"name": "x", "key": "a/b"}}})),
+            Some("spec.scriptFrom.secretKeyRef.key"),
+        ),
+        (
+            with(json!({"localDisk": {}, "templating": true})),
+            Some("templating is for script and scriptFrom only"),
+        ),
+        (with(json!({"script": "x", "bootLimit": 0})), Some("spec.bootLimit")),
+        (
+            json!({"macAddresses": ["01:00:5e:00:00:01"], "script": "x"}),
+            Some("spec.macAddresses[0]"),
+        ),
+        (
+            edits("remove", "initrd"),
+            Some("initrd and coreos.live.rootfs_url cannot be removed"),
+        ),
+        (
+            with(json!({"kernelArguments": {"replace": [{"argument": "coreos.live.rootfs_url=x", "with": "y"}]}})),
+            Some("initrd and coreos.live.rootfs_url cannot be replaced"),
+        ),
         (edits("append", "&&"), syntax),
         (edits("append", "a b"), syntax),
         (edits("remove", "${x}"), syntax),

@@ -8,10 +8,8 @@ use poem_openapi::types::Example;
 use crate::boot::artifact::ArtifactKind;
 use crate::boot::decision::{Boot, Decision};
 use crate::boot::environment::Environment;
-use crate::boot::host_override::{Action, HostOverride};
-use crate::boot::inventory::Inventory;
-use crate::boot::mac::MacAddr;
-use crate::boot::script_check;
+use crate::boot::inventory::{Inventory, Reach};
+use crate::boot::kernel_arguments::ArgumentEdits;
 use crate::server::snapshot::{Published, SourceState};
 
 use super::super::example;
@@ -94,21 +92,32 @@ struct OverrideView {
     priority: i32,
     /// The machines it reaches.
     macs: Vec<String>,
+    /// Whether at least one machine boots it.
+    ready: bool,
+    /// Why, for programs: `Serving`, `Expired`, `Exhausted` and others.
+    reason: String,
+    /// Why, for people.
+    message: String,
+    /// How often each machine boots it.
+    boot_limit: Option<u32>,
     /// Likely mistakes in its script, which is served all the same.
     warnings: Vec<String>,
 }
 
 impl OverrideView {
-    fn of(host_override: &HostOverride, macs: &[MacAddr]) -> Self {
+    fn of(inventory: &Inventory, reach: &Reach) -> Self {
+        let host_override = &reach.host_override;
+        let ready = inventory.standing(reach, jiff::Timestamp::now().as_second()).ready;
         Self {
             namespace: host_override.name.namespace().to_owned(),
             name: host_override.name.name().to_owned(),
             priority: host_override.priority,
-            macs: macs.iter().map(ToString::to_string).collect(),
-            warnings: match &host_override.action {
-                Some(Action::Script(script)) => script_check::mistakes(script),
-                _ => Vec::new(),
-            },
+            macs: reach.machines.iter().map(ToString::to_string).collect(),
+            ready: ready.holds,
+            reason: ready.reason.to_string(),
+            message: ready.message,
+            boot_limit: host_override.boot_limit,
+            warnings: inventory.script_mistakes(reach),
         }
     }
 }
@@ -156,12 +165,38 @@ pub struct Explanation {
     environment: Option<String>,
     /// Every rule in order; the last one decided.
     steps: Vec<StepView>,
+    /// Changes to the kernel's command line, in the order in which they are made; empty unless an environment boots.
+    kernel_arguments: Vec<ArgumentsView>,
     /// What upstream answered, if it had the last word.
     upstream: Option<String>,
     /// The exact script that the machine would get now.
     script: Option<String>,
     /// Why there is no script, if there is none.
     problem: Option<String>,
+}
+
+/// One change of a kernel's command line.
+#[derive(Debug, Object)]
+struct ArgumentsView {
+    /// Who makes it.
+    origin: String,
+    /// What it does.
+    change: String,
+}
+
+impl ArgumentsView {
+    /// The environment's own line comes first, then the bridge's changes, then the override's.
+    fn all(decision: &Decision, of_bridge: &ArgumentEdits) -> Vec<Self> {
+        let Boot::Environment(environment, _) = &decision.boot else {
+            return Vec::new();
+        };
+        let view = |origin: String, change: String| Self { origin, change };
+        let own = view(format!("InfraEnv {}", environment.name), "the line in its script".to_owned());
+        let of_bridge = (!of_bridge.is_empty()).then(|| view("--kernel-arguments".to_owned(), of_bridge.to_string()));
+        let of_override = decision.by_override.as_ref().filter(|_| !decision.arguments.is_empty());
+        let of_override = of_override.map(|by| view(format!("IpxeHostOverride {}", by.name), decision.arguments.to_string()));
+        [Some(own), of_bridge, of_override].into_iter().flatten().collect()
+    }
 }
 
 /// One rule and what came of it.
@@ -188,7 +223,7 @@ impl InventoryView {
             overrides: inventory
                 .all_overrides()
                 .values()
-                .map(|(o, macs)| OverrideView::of(o, macs))
+                .map(|reach| OverrideView::of(inventory, reach))
                 .collect(),
             host_files: inventory
                 .all_host_files()
@@ -282,6 +317,7 @@ impl Example for Explanation {
                     "UntilInstalled: Agent lab/1d0c52b4 is in state installed, so its disk boots",
                 ),
             ],
+            kernel_arguments: vec![],
             upstream: None,
             script: Some("#!ipxe\nexit 1\n".to_owned()),
             problem: None,
@@ -291,12 +327,18 @@ impl Example for Explanation {
 
 impl Explanation {
     /// A decision, and the script it leads to or why there is none.
-    pub fn of(decision: &Decision, script: Option<String>, upstream: Option<String>, problem: Option<String>) -> Self {
+    pub fn of(
+        decision: &Decision,
+        of_bridge: &ArgumentEdits,
+        script: Option<String>,
+        upstream: Option<String>,
+        problem: Option<String>,
+    ) -> Self {
         let (boot, environment) = match &decision.boot {
             Boot::Environment(environment, _) => ("Environment", Some(environment.name.to_string())),
             Boot::File(_) => ("File", None),
             Boot::LocalDisk(_) => ("LocalDisk", None),
-            Boot::Script(_) => ("Script", None),
+            Boot::Script(_) | Boot::Template(_) => ("Script", None),
             Boot::Chain(_) => ("Chain", None),
             Boot::Shell => ("Shell", None),
             Boot::Nothing => ("Nothing", None),
@@ -316,6 +358,7 @@ impl Explanation {
                     detail: step.detail.clone(),
                 })
                 .collect(),
+            kernel_arguments: ArgumentsView::all(decision, of_bridge),
             upstream,
             script,
             problem,
