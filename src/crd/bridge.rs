@@ -17,7 +17,9 @@ pub use exposure::{
     ServiceType, Tls, TrafficPolicy,
 };
 pub use pods::{DisruptionBudget, EnvVar, Monitor, NetworkPolicy, PullPolicy, SecretRef, Telemetry};
-pub use reading::{Access, CaBundle, EnvironmentRef, Environments, HostConfig, HostOverride, LogLevel, NamespaceName, Upstream};
+pub use reading::{
+    Access, CaBundle, EnvironmentRef, Environments, EqualOverrides, HostConfig, HostOverride, LogLevel, NamespaceName, Upstream,
+};
 pub use status::{IpxeBridgeStatus, condition_types};
 
 use super::host_override::{KernelArgumentsSpec, LocalDiskSpec};

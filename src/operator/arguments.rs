@@ -66,11 +66,12 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
         if !edits.remove.is_empty() {
             flag("kernel-arguments-removed", &words(&edits.remove));
         }
-        for replacement in &edits.replace {
-            flag(
-                "kernel-argument-replaced",
-                &format!("{} {}", replacement.argument.0, replacement.with.0),
-            );
+        if !edits.replace.is_empty() {
+            let pairs = edits
+                .replace
+                .iter()
+                .flat_map(|pair| [pair.argument.clone(), pair.with.clone()]);
+            flag("kernel-arguments-replaced", &words(&pairs.collect::<Vec<_>>()));
         }
         if !edits.append.is_empty() {
             flag("kernel-arguments", &words(&edits.append));
@@ -100,6 +101,7 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
     if !trusted.is_empty() {
         flag("override-namespaces", &trusted.join(","));
     }
+    flag("equal-overrides", &spec.access.equal_overrides.to_string());
     if spec.host_config.is_some() {
         flag("host-files", HOST_FILES_FOLDER);
     }

@@ -33,17 +33,30 @@ pub struct Counts {
 impl Counts {
     /// Reads the page for Prometheus.
     pub fn parse(text: &str) -> Self {
-        let samples: HashMap<&str, &str> = text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
-        let gauge = |name: &str| samples.get(format!("ipxe_bridge_{name}").as_str())?.parse().ok();
-        let version = samples
-            .keys()
-            .find_map(|sample| sample.strip_prefix("ipxe_bridge_build{version=\"")?.strip_suffix("\"}"));
+        let samples: Vec<(&str, &str)> = text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+        // One with labels is the sum of its samples.
+        let gauge = |name: &str| {
+            let is_meant = |sample: &str| {
+                sample
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+            };
+            let values = samples
+                .iter()
+                .filter(|(sample, _)| is_meant(sample))
+                .map(|(_, value)| value.parse::<i64>().ok());
+            values.reduce(|sum, value| Some(sum? + value?)).flatten()
+        };
+        let build = |(sample, _): &(&str, &str)| {
+            let version = sample.strip_prefix("ipxe_bridge_build{version=\"")?.strip_suffix("\"}")?;
+            Some(version.to_owned())
+        };
         Self {
-            version: version.map(str::to_owned),
-            environments: gauge("environments"),
-            hosts: gauge("hosts"),
-            overrides: gauge("overrides"),
-            conflicts: gauge("conflicts"),
+            version: samples.iter().find_map(build),
+            environments: gauge("ipxe_bridge_environments"),
+            hosts: gauge("ipxe_bridge_hosts"),
+            overrides: gauge("ipxe_bridge_overrides"),
+            conflicts: gauge("ipxe_bridge_conflicts"),
         }
     }
 }

@@ -175,6 +175,12 @@ impl Convert for foreign::Agent {
     }
 }
 
+impl Convert for foreign::Namespace {
+    fn convert(metadata: &ObjectMeta, _: &Self::Spec, _: &Self::Status) -> Result<Option<Item>, Refusal> {
+        Ok(metadata.name.clone().map(Item::Namespace))
+    }
+}
+
 impl Convert for HostOverrideKind {
     /// Whatever is wrong, the machines that can be told keep an override that makes them wait.
     fn convert(metadata: &ObjectMeta, spec: &Self::Spec, status: &Self::Status) -> Result<Option<Item>, Refusal> {

@@ -112,6 +112,10 @@ pub struct Access {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub override_namespaces: Vec<NamespaceName>,
+    /// What counts of several IpxeHostOverrides with the same priority for one machine. `None`: none of them, and the contradiction is
+    /// told. `Oldest`: the oldest.
+    #[serde(default)]
+    pub equal_overrides: EqualOverrides,
     /// `Enabled`: upstream's unchanged scripts at `/ipxe-mac-proxy/MAC`. They hold a token of the environment that does not expire.
     #[serde(default = "Switch::disabled")]
     pub script_proxy: Switch,
@@ -121,9 +125,19 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             override_namespaces: Vec::new(),
+            equal_overrides: EqualOverrides::None,
             script_proxy: Switch::Disabled,
         }
     }
+}
+
+/// What counts of several overrides with the same priority.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
+#[expect(missing_docs, reason = "described at the field")]
+pub enum EqualOverrides {
+    #[default]
+    None,
+    Oldest,
 }
 
 /// Name of a namespace.
