@@ -90,7 +90,7 @@ struct Verdict {
 fn verdicts(plan: &Plan, findings: &[Finding], rollout: &pods::Rollout) -> Vec<Verdict> {
     let verdict = |type_, is_true, finding| Verdict { type_, is_true, finding };
     let is_waiting = |finding: &&Finding| matches!(finding.reason, Reason::Waiting | Reason::AddressPending);
-    let waiting = findings.iter().find(is_waiting);
+    let waiting = |reason| findings.iter().find(|finding| finding.reason == reason).cloned();
     let unaddressed = findings.iter().find(|finding| finding.reason == Reason::UriMissing);
     let broken = findings
         .iter()
@@ -102,7 +102,10 @@ fn verdicts(plan: &Plan, findings: &[Finding], rollout: &pods::Rollout) -> Vec<V
         .moving
         .clone()
         .map(|message| Finding::new(Reason::RollingOut, message));
-    let progress = rolling.or_else(|| waiting.cloned());
+    // Pods that wait for a certificate are more than pods on their way, an address that is to come is less.
+    let progress = waiting(Reason::Waiting)
+        .or(rolling)
+        .or_else(|| waiting(Reason::AddressPending));
     let as_expected = |message: String| Finding::new(Reason::AsExpected, message);
     let (is_ready, summary) = match (broken, &progress, &available, unaddressed) {
         (Some(finding), ..) => (false, finding.clone()),

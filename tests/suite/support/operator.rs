@@ -22,7 +22,7 @@ pub const IMAGE: &str = "registry.example.com/ipxe-bridge:test";
 
 /// A running operator.
 pub struct Operator {
-    process: Leashed,
+    _process: Leashed,
     folder: TempDir,
 }
 
@@ -54,7 +54,10 @@ impl Operator {
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log));
         let process = Leashed::spawn(&mut command, folder.path()).unwrap();
-        let operator = Self { process, folder };
+        let operator = Self {
+            _process: process,
+            folder,
+        };
         eventually("the operator is ready", Duration::from_secs(60), async || {
             let log = operator.log();
             log.contains("probes and metrics are at") && operator.get("/readyz").await.is_some_and(|(status, _)| status == 200)
@@ -66,10 +69,6 @@ impl Operator {
     /// Everything it logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process.id()
     }
 
     /// Status and text of one of its pages.
@@ -121,7 +120,7 @@ pub fn install(plane: &ControlPlane) {
 /// A control plane with the neighbours' definitions and an operator, for all tests that need nothing else.
 pub struct Site {
     pub plane: ControlPlane,
-    pub operator: Operator,
+    _operator: Operator,
 }
 
 impl Site {
@@ -133,7 +132,10 @@ impl Site {
                 let plane = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap()?;
                 plane.load_crds(Path::new(CRDS));
                 let operator = Operator::start(&plane).await;
-                Some(Self { plane, operator })
+                Some(Self {
+                    plane,
+                    _operator: operator,
+                })
             })
             .await
             .as_ref()
