@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use strum::VariantNames;
+use url::Url;
 
 use crate::boot::artifact::PublicUrl;
-use crate::boot::kernel_arguments::KernelArguments;
+use crate::boot::kernel_arguments::{ArgumentEdits, KernelArguments};
 use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
-use crate::boot::name::is_dns_name;
+use crate::boot::name::{ObjectName, is_dns_name};
 use crate::boot::policy::{BootPolicy, UnknownHosts};
 use crate::boot::precedence::EqualOverrides;
 
@@ -36,6 +37,8 @@ pub struct Cli {
 pub enum Command {
     /// Answer machines that boot, and people who ask what will boot
     Server(Box<ServerArgs>),
+    /// Keep bridges running as the IpxeBridge objects of the cluster say
+    Operator(OperatorArgs),
     /// Print what a machine would boot by these files, and why; an environment's own script is the service's to tell
     Render {
         /// Files and folders of YAML
@@ -139,6 +142,9 @@ pub struct ServerArgs {
     /// Certificates (PEM) to trust for upstream beside the system's own; may be repeated; re-read when they change
     #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_CA", value_delimiter = ',', value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
+    /// Where a host of upstream is asked instead, such as images.example.com=https://images.lab.svc:8080; separated by commas
+    #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_HOST", value_delimiter = ',', value_parser = moved_host, value_name = "HOST=ADDRESS")]
+    pub upstream_host: Vec<(String, Url)>,
     /// What a machine gets that nothing names: Shell, LocalDisk, NotFound or Wait
     #[arg(long, env = "IPXE_BRIDGE_UNKNOWN_HOSTS", default_value_t, value_parser = word::<UnknownHosts>)]
     pub unknown_hosts: UnknownHosts,
@@ -157,6 +163,36 @@ pub struct ServerArgs {
         allow_hyphen_values = true
     )]
     pub kernel_arguments: KernelArguments,
+    /// Taken away from the kernel's command line in every environment's script, by key or as a whole: "quiet console=tty1"
+    #[arg(
+        long,
+        env = "IPXE_BRIDGE_KERNEL_ARGUMENTS_REMOVED",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub kernel_arguments_removed: KernelArguments,
+    /// Exchanged in the kernel's command line in every environment's script, in pairs of old and new: "console=tty0 console=ttyS0"
+    #[arg(
+        long,
+        env = "IPXE_BRIDGE_KERNEL_ARGUMENTS_REPLACED",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub kernel_arguments_replaced: KernelArguments,
+    /// Labels of the namespaces to read, such as boot=yes,stage!=test [default: all]
+    #[arg(
+        long,
+        env = "IPXE_BRIDGE_NAMESPACE_SELECTOR",
+        conflicts_with = "namespaces",
+        value_name = "LABELS"
+    )]
+    pub namespace_selector: Option<String>,
+    /// Labels of the InfraEnvs to serve, such as boot=yes,stage!=test [default: all]
+    #[arg(long, env = "IPXE_BRIDGE_ENVIRONMENT_SELECTOR", value_name = "LABELS")]
+    pub environment_selector: Option<String>,
+    /// The InfraEnv for machines that nothing else names [default: the one with the label for that]
+    #[arg(long, env = "IPXE_BRIDGE_DEFAULT_ENVIRONMENT", value_parser = object_name, value_name = "NAMESPACE/NAME")]
+    pub default_environment: Option<ObjectName>,
     /// Namespaces to read, separated by commas [default: all]
     #[arg(long, env = "IPXE_BRIDGE_NAMESPACES", value_delimiter = ',', value_name = "NAME")]
     pub namespaces: Vec<String>,
@@ -181,6 +217,23 @@ pub struct ServerArgs {
     /// How long downloads may go on after SIGTERM before they are cut
     #[arg(long, env = "IPXE_BRIDGE_DRAIN_TIMEOUT", default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub drain_timeout: Duration,
+}
+
+/// Settings of the operator.
+#[derive(Debug, Clone, Args)]
+pub struct OperatorArgs {
+    /// Address of the probes and metrics
+    #[arg(long, env = "IPXE_BRIDGE_HOST", default_value = "0.0.0.0")]
+    pub host: IpAddr,
+    /// Port of /livez, /readyz and /metrics
+    #[arg(long, env = "IPXE_BRIDGE_HEALTH_PORT", default_value_t = 9878)]
+    pub health_port: u16,
+    /// Namespace of bridges that name none [default: that of the operator's pod or kubeconfig]
+    #[arg(long, env = "IPXE_BRIDGE_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Image of bridges that name none
+    #[arg(long, env = "RELATED_IMAGE_IPXE_BRIDGE")]
+    pub image: Option<String>,
 }
 
 /// Variables of the Python bridge, each with the flag it sets.
@@ -239,6 +292,19 @@ impl Cli {
 }
 
 impl ServerArgs {
+    /// What happens to the kernel's command line of every environment.
+    pub fn argument_edits(&self) -> Result<ArgumentEdits, String> {
+        let replaced = self.kernel_arguments_replaced.as_slice().chunks(2).map(|pair| match pair {
+            [old, new] => Ok((old.clone(), new.clone())),
+            _ => {
+                Err("--kernel-arguments-replaced: expected pairs of old and new, such as \"console=tty0 console=ttyS0\"".to_owned())
+            }
+        });
+        let replaced: Vec<_> = replaced.collect::<Result<_, _>>()?;
+        let (removed, appended) = (self.kernel_arguments_removed.as_slice(), self.kernel_arguments.as_slice());
+        ArgumentEdits::new(removed, &replaced, appended).map_err(|error| error.to_string())
+    }
+
     /// What no single value can tell.
     fn check(&self) -> Result<(), String> {
         for (flag, folder) in [
@@ -279,9 +345,18 @@ impl ServerArgs {
         if self.manifests.is_none() && self.state_dir.is_some() {
             return Err("--state-dir goes with --manifests: in a cluster boots are counted in the status of overrides".to_owned());
         }
-        if self.manifests.is_some() && !self.namespaces.is_empty() {
-            return Err("--namespaces is for a cluster: with --manifests every object of the folder is used".to_owned());
+        for (flag, is_given) in [
+            ("--namespaces", !self.namespaces.is_empty()),
+            ("--namespace-selector", self.namespace_selector.is_some()),
+            ("--environment-selector", self.environment_selector.is_some()),
+        ] {
+            if self.manifests.is_some() && is_given {
+                return Err(format!(
+                    "{flag} is for a cluster: with --manifests every object of the folder is used"
+                ));
+            }
         }
+        self.argument_edits()?;
         Ok(())
     }
 }
@@ -293,6 +368,30 @@ fn duration(text: &str) -> Result<Duration, String> {
         Err(_) => {
             humantime::parse_duration(text).map_err(|_| "expected seconds such as 90, or a time such as 90s or 5m".to_owned())
         }
+    }
+}
+
+/// `NAMESPACE/NAME`.
+fn object_name(text: &str) -> Result<ObjectName, String> {
+    let (namespace, name) = text
+        .split_once('/')
+        .ok_or("expected a namespace and a name, such as lab/discovery")?;
+    ObjectName::new(namespace, name).map_err(|error| error.to_string())
+}
+
+/// `HOST=ADDRESS`, the address without a path.
+fn moved_host(text: &str) -> Result<(String, Url), String> {
+    let expected = || "expected something like images.example.com=https://images.lab.svc:8080".to_owned();
+    let (host, address) = text.split_once('=').ok_or_else(expected)?;
+    let address = Url::parse(address).map_err(|_| expected())?;
+    let is_bare = matches!(address.scheme(), "http" | "https")
+        && address.path() == "/"
+        && address.query().is_none()
+        && address.fragment().is_none()
+        && address.username().is_empty();
+    match is_bare && !host.is_empty() {
+        true => Ok((host.to_ascii_lowercase(), address)),
+        false => Err(expected()),
     }
 }
 

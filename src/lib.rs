@@ -8,6 +8,7 @@
 //! | [`migrate`] | from the Python bridge's files to overrides | [`boot`], [`crd`], [`server`] |
 //! | [`offline`] | a folder of YAML without a server | [`boot`], [`server`] |
 //! | [`telemetry`] | logs and traces | [`cli`] |
+//! | [`operator`] | keeps bridges running as objects of the cluster say | [`crd`], [`cli`], the listener of [`server`] |
 //! | [`server`] | watches, inventory, API, listeners | [`boot`], [`crd`], [`cli`] |
 //!
 //! `docs/architecture.md` walks through a boot request and through a change of the cluster.
@@ -17,5 +18,6 @@ pub mod cli;
 pub mod crd;
 pub mod migrate;
 pub mod offline;
+pub mod operator;
 pub mod server;
 pub mod telemetry;

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ipxe_bridge::cli::{Cli, Command, ServerArgs};
+use ipxe_bridge::cli::{Cli, Command, OperatorArgs, ServerArgs};
 use ipxe_bridge::migrate;
 use ipxe_bridge::offline;
+use ipxe_bridge::operator;
 use ipxe_bridge::server::{self, Server};
 use ipxe_bridge::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     match run(Cli::from_process()) {
@@ -34,6 +36,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             // A thread that reads from a file system that hangs must not hold up the end.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
+        }
+        Command::Operator(args) => {
+            let _guard = telemetry::start(&cli.log)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(operate(args))
         }
         Command::Render { files, mac, uri } => {
             let now = jiff::Timestamp::now().as_second();
@@ -106,6 +113,21 @@ async fn serve(args: ServerArgs) -> anyhow::Result<()> {
         () = asked_to_end() => tracing::warn!("asked a second time, connections are cut"),
     }
     Ok(())
+}
+
+/// Runs the operator until SIGTERM or Ctrl-C.
+async fn operate(args: OperatorArgs) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let end = CancellationToken::new();
+    let asked = end.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        asked.cancel();
+    });
+    operator::run(args, end).await
 }
 
 /// Every connection is a file descriptor, and the usual limit of 1024 is below the number of machines of some racks.

@@ -74,7 +74,7 @@ impl Server {
     /// Starts everything. Fails with one sentence if a setting cannot be used; what can heal by itself (an API server that is away)
     /// is no failure.
     pub async fn start(args: ServerArgs) -> anyhow::Result<Self> {
-        let upstream = Arc::new(Upstream::new(args.upstream_ca.clone())?);
+        let upstream = Arc::new(Upstream::new(args.upstream_ca.clone(), args.upstream_host.clone())?);
         let tls = match (&args.tls_cert, &args.tls_key) {
             (Some(certificate), Some(key)) => Some(tls::load(certificate, key)?),
             _ => None,
@@ -95,6 +95,8 @@ impl Server {
         let sources = Arc::new(Sources::new(Terms {
             trusted_namespaces: args.override_namespaces.clone(),
             equal_overrides: args.equal_overrides,
+            selects_namespaces: args.namespace_selector.is_some(),
+            default_environment: args.default_environment.clone(),
         }));
         let (reports, claims) = Reports::new();
         let reports = Arc::new(reports);
@@ -121,7 +123,7 @@ impl Server {
                     unknown: args.unknown_hosts,
                 },
                 local_disk: args.local_disk,
-                kernel_arguments: args.kernel_arguments.clone().into(),
+                kernel_arguments: args.argument_edits().map_err(anyhow::Error::msg)?,
                 script_proxy: args.script_proxy,
             },
             draining: AtomicBool::new(false),
@@ -252,7 +254,12 @@ fn start_background(
         tokio::spawn(end.clone().run_until_cancelled_owned(task));
     };
     if let Some(Cluster { client, reports, claims }) = cluster {
-        watch::start(&client, &args.namespaces, sources, &spawn);
+        let reads = watch::Reads {
+            namespaces: &args.namespaces,
+            namespace_selector: args.namespace_selector.as_deref(),
+            environment_selector: args.environment_selector.as_deref(),
+        };
+        watch::start(&client, &reads, sources, &spawn);
         let snapshot = context.snapshot.clone();
         spawn(Box::pin(contents::follow(client.clone(), snapshot.clone(), sources.clone())));
         let metrics = context.metrics.clone();

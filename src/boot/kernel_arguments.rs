@@ -15,6 +15,13 @@ pub struct KernelArgumentError {
     why: &'static str,
 }
 
+impl KernelArguments {
+    /// One by one.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl FromStr for KernelArguments {
     type Err = KernelArgumentError;
 
@@ -55,15 +62,6 @@ pub struct ArgumentEdits {
     remove: Vec<String>,
     replace: Vec<(String, String)>,
     append: Vec<String>,
-}
-
-impl From<KernelArguments> for ArgumentEdits {
-    fn from(arguments: KernelArguments) -> Self {
-        Self {
-            append: arguments.0,
-            ..Self::default()
-        }
-    }
 }
 
 /// Arguments without which the script does not boot: the bridge sets them itself.

@@ -185,6 +185,19 @@ pub struct ForeignCondition {
     pub reason: String,
 }
 
+/// `Namespace` of Kubernetes.
+#[derive(Debug, Clone)]
+pub struct Namespace;
+
+impl Kind for Namespace {
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "Namespace";
+    const PLURAL: &'static str = "namespaces";
+    type Spec = Unread;
+    type Status = Unread;
+}
+
 /// `BareMetalHost` of Metal3.
 #[derive(Debug, Clone)]
 pub struct BareMetalHost;

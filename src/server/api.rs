@@ -62,7 +62,7 @@ pub fn spec() -> anyhow::Result<String> {
     let context = Context {
         boot_counts: BootCounts::Nowhere,
         snapshot: Arc::default(),
-        upstream: Arc::new(Upstream::new(Vec::new())?),
+        upstream: Arc::new(Upstream::new(Vec::new(), Vec::new())?),
         scripts: ScriptCache::default(),
         metrics: Arc::default(),
         settings: Settings {

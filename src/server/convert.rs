@@ -170,6 +170,12 @@ impl Convert for foreign::Agent {
     }
 }
 
+impl Convert for foreign::Namespace {
+    fn convert(metadata: &ObjectMeta, _: &Self::Spec, _: &Self::Status) -> Result<Option<Item>, Refusal> {
+        Ok(metadata.name.clone().map(Item::Namespace))
+    }
+}
+
 fn name(metadata: &ObjectMeta) -> Result<ObjectName, String> {
     let namespace = metadata.namespace.as_deref().unwrap_or("default");
     let name = metadata.name.as_deref().unwrap_or_default();

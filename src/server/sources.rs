@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a source once listed in full is replaced, never cleared and refilled; a source that fails keeps its items.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,12 +38,30 @@ pub enum Item {
     Override(Arc<HostOverride>),
     /// A host file.
     File(Arc<HostFile>),
+    /// A namespace that is read, where not all are.
+    Namespace(String),
     /// What a ConfigMap or Secret holds.
     Content(Arc<Content>),
     /// Boots of an override that were counted elsewhere than in its status.
     Counted(ObjectName, BTreeMap<MacAddr, u32>),
     /// Something that could not be used.
     Skipped(Skipped),
+}
+
+impl Item {
+    /// The namespace it belongs to, if to any.
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Environment(environment) => Some(environment.name.namespace()),
+            Self::Host(host) => Some(host.name.namespace()),
+            Self::Agent(agent) => Some(agent.name.namespace()),
+            Self::Override(host_override) => Some(host_override.name.namespace()),
+            Self::Counted(name, _) => Some(name.namespace()),
+            Self::Skipped(skipped) => skipped.object.split_once('/').map(|(namespace, _)| namespace),
+            // They are of no use without an override.
+            Self::Content(_) | Self::File(_) | Self::Namespace(_) => None,
+        }
+    }
 }
 
 /// What every inventory is joined with.
@@ -53,6 +71,10 @@ pub struct Terms {
     pub trusted_namespaces: Vec<String>,
     /// What counts of overrides with the same priority.
     pub equal_overrides: EqualOverrides,
+    /// Whether only objects of the namespaces among the items count.
+    pub selects_namespaces: bool,
+    /// The environment for machines that nothing else names, in place of those that say so of themselves.
+    pub default_environment: Option<ObjectName>,
 }
 
 /// All sources of one server.
@@ -177,7 +199,26 @@ impl Sources {
     /// Everything that the sources have, and how they are doing.
     pub fn observe(&self) -> (Observed, Vec<SourceState>) {
         let sources = self.lock();
-        let mut observed = observed(sources.values().flat_map(|source| source.items.values()));
+        let items = || sources.values().flat_map(|source| source.items.values());
+        let mut observed = match self.terms.selects_namespaces {
+            true => {
+                let selected = items().filter_map(|item| match item {
+                    Item::Namespace(name) => Some(name.as_str()),
+                    _ => None,
+                });
+                let selected: HashSet<&str> = selected.collect();
+                observed(items().filter(|item| item.namespace().is_none_or(|namespace| selected.contains(namespace))))
+            }
+            false => observed(items()),
+        };
+        if let Some(default) = &self.terms.default_environment {
+            for environment in &mut observed.environments {
+                let is_default = environment.name == *default;
+                if environment.is_default != is_default {
+                    Arc::make_mut(environment).is_default = is_default;
+                }
+            }
+        }
         observed.trusted_namespaces.clone_from(&self.terms.trusted_namespaces);
         observed.equal_overrides = self.terms.equal_overrides;
         let is_agent_api =
@@ -227,6 +268,7 @@ pub fn observed<'a>(items: impl Iterator<Item = &'a Item>) -> Observed {
             Item::Override(host_override) => observed.overrides.push(host_override.clone()),
             Item::Content(content) => observed.contents.push(content.clone()),
             Item::Counted(name, served) => _ = observed.counted.insert(name.clone(), served.clone()),
+            Item::Namespace(_) => {}
             Item::File(file) => observed.host_files.push(file.clone()),
             Item::Skipped(skipped) => observed.skipped.push(skipped.clone()),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use reqwest::{Certificate, Client, Response, StatusCode, header::HeaderMap, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use url::Url;
 
 use crate::boot::artifact::UpstreamUrl;
 use crate::boot::script::{MAX_SCRIPT, ScriptError};
@@ -27,6 +28,8 @@ const SKIPPED: &str = "IPXE booting skipped";
 pub struct Upstream {
     client: ArcSwap<Client>,
     ca_files: Vec<PathBuf>,
+    /// Hosts that are asked elsewhere.
+    moved: Vec<(String, Url)>,
 }
 
 /// What upstream says when asked for a script.
@@ -61,12 +64,13 @@ pub enum UpstreamError {
 }
 
 impl Upstream {
-    /// A client that trusts the system's certificates and those of the files.
-    pub fn new(ca_files: Vec<PathBuf>) -> anyhow::Result<Self> {
+    /// A client that trusts the system's certificates and those of the files, and asks some hosts at another address.
+    pub fn new(ca_files: Vec<PathBuf>, moved: Vec<(String, Url)>) -> anyhow::Result<Self> {
         let client = client(&ca_files)?;
         Ok(Self {
             client: ArcSwap::from_pointee(client),
             ca_files,
+            moved,
         })
     }
 
@@ -101,7 +105,11 @@ impl Upstream {
 
     /// Sends a request and follows redirects within the same host. Any other status than a redirect is an answer.
     pub async fn send(&self, method: reqwest::Method, url: &UpstreamUrl, headers: HeaderMap) -> Result<Response, UpstreamError> {
-        let request = self.client.load().request(method, url.secret().clone()).headers(headers);
+        let request = self
+            .client
+            .load()
+            .request(method, self.place(url.secret().clone()))
+            .headers(headers);
         let response = request
             .send()
             .await
@@ -110,6 +118,20 @@ impl Upstream {
             true => Err(UpstreamError::Redirect),
             false => Ok(response),
         }
+    }
+}
+
+impl Upstream {
+    /// Where an address is asked. Path and query stay; the certificate is checked for the name that is asked.
+    fn place(&self, mut url: Url) -> Url {
+        let moved = self.moved.iter().find(|(host, _)| url.host_str() == Some(host));
+        if let Some((_, to)) = moved {
+            // These fail for addresses without a host only, and both have one.
+            let _ = url.set_scheme(to.scheme());
+            let _ = url.set_host(to.host_str());
+            let _ = url.set_port(to.port());
+        }
+        url
     }
 }
 

@@ -27,11 +27,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How often an API that is not there is looked for.
 const ABSENT_PAUSE: Duration = Duration::from_secs(60);
 
+/// What is read of a cluster.
+#[derive(Debug)]
+pub struct Reads<'a> {
+    /// Namespaces; all if there are none.
+    pub namespaces: &'a [String],
+    /// Labels of namespaces, where they are chosen so.
+    pub namespace_selector: Option<&'a str>,
+    /// Labels of InfraEnvs.
+    pub environment_selector: Option<&'a str>,
+}
+
 /// Starts all watches: of the whole cluster, or of the given namespaces only.
-pub fn start(client: &Client, namespaces: &[String], sources: &Arc<Sources>, spawn: &impl Fn(BoxFuture<'static, ()>)) {
+pub fn start(client: &Client, reads: &Reads, sources: &Arc<Sources>, spawn: &impl Fn(BoxFuture<'static, ()>)) {
     let (reachable, listen) = watch::channel(0);
     spawn(Box::pin(heartbeat(client.clone(), reachable)));
-    let scopes: Vec<Option<String>> = match namespaces {
+    let scopes: Vec<Option<String>> = match reads.namespaces {
         [] => vec![None],
         some => some.iter().cloned().map(Some).collect(),
     };
@@ -41,9 +52,20 @@ pub fn start(client: &Client, namespaces: &[String], sources: &Arc<Sources>, spa
             scope,
             sources: sources.clone(),
             reachable: listen.clone(),
+            labels: None,
+        };
+        let labelled = |labels: &str| Watch {
+            labels: Some(labels.to_owned()),
+            ..watch.clone()
         };
         // Announced before anything runs: until each has listed everything the server is not ready.
-        spawn(watch.clone().follow::<foreign::InfraEnv>());
+        if let Some(selector) = reads.namespace_selector {
+            spawn(labelled(selector).follow::<foreign::Namespace>());
+        }
+        match reads.environment_selector {
+            Some(selector) => spawn(labelled(selector).follow::<foreign::InfraEnv>()),
+            None => spawn(watch.clone().follow::<foreign::InfraEnv>()),
+        }
         spawn(watch.clone().follow::<foreign::BareMetalHost>());
         spawn(watch.clone().follow::<foreign::Agent>());
         spawn(watch.follow::<HostOverrideKind>());
@@ -77,6 +99,8 @@ struct Watch {
     scope: Option<String>,
     sources: Arc<Sources>,
     reachable: watch::Receiver<u64>,
+    /// Labels of the objects, if not all count.
+    labels: Option<String>,
 }
 
 impl Watch {
@@ -98,11 +122,14 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
         scope,
         sources,
         mut reachable,
+        labels,
     } = watch;
     let api: Api<Object<K>> = match &scope {
         None => Api::all(client),
         Some(namespace) => Api::namespaced(client, namespace),
     };
+    let mut config = watcher::Config::default().page_size(PAGE);
+    config.label_selector = labels;
     let mut pause = FIRST_PAUSE;
     loop {
         // An odd count means that the API server is away.
@@ -112,7 +139,7 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
         }
         let mut was_current = false;
         let failure = tokio::select! {
-            failure = run(api.clone(), &name, &sources, &mut was_current) => Some(failure),
+            failure = run(api.clone(), &config, &name, &sources, &mut was_current) => Some(failure),
             changed = reachable.changed() => match changed {
                 Ok(()) => None,
                 Err(_) => return,
@@ -146,9 +173,15 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
 }
 
 /// Lists and watches until something fails. The library resumes an ended watch and lists anew after a 410 by itself.
-async fn run<K: Convert>(api: Api<Object<K>>, name: &str, sources: &Sources, was_current: &mut bool) -> watcher::Error {
+async fn run<K: Convert>(
+    api: Api<Object<K>>,
+    config: &watcher::Config,
+    name: &str,
+    sources: &Sources,
+    was_current: &mut bool,
+) -> watcher::Error {
     let mut listed = HashMap::new();
-    let mut events = pin!(watcher::watcher(api, watcher::Config::default().page_size(PAGE)));
+    let mut events = pin!(watcher::watcher(api, config.clone()));
     loop {
         match events.try_next().await {
             Ok(Some(Event::Init)) => listed.clear(),
@@ -190,7 +223,10 @@ fn is_absent(failure: &watcher::Error) -> bool {
 
 /// What a person needs to know about a failed watch.
 fn describe<K: Kind>(failure: &watcher::Error) -> String {
-    let resource = format!("{}.{}", K::PLURAL, K::GROUP);
+    let resource = match K::GROUP {
+        "" => K::PLURAL.to_owned(),
+        group => format!("{}.{group}", K::PLURAL),
+    };
     let Some(error) = api_error(failure) else {
         return failure.to_string();
     };

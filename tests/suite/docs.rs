@@ -44,45 +44,50 @@ fn between<'t>(mut text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
     found
 }
 
+/// Flag, variable, name of the Python bridge and default of each flag of a command.
+fn flags(command: &str) -> BTreeMap<String, [String; 3]> {
+    let mut program = Cli::command();
+    program.build();
+    let command = program.find_subcommand(command).unwrap();
+    let described = |argument: &clap::Arg| {
+        let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+        let python = PYTHON_NAMES.iter().find(|(_, id)| argument.get_id() == id);
+        let python = python.filter(|_| command.get_name() == "server");
+        let defaults = argument.get_default_values().iter().map(|value| value.to_string_lossy());
+        (
+            format!("--{}", argument.get_long().unwrap()),
+            [
+                variable.unwrap_or_default(),
+                python.map(|(old, _)| (*old).to_owned()).unwrap_or_default(),
+                defaults.collect::<Vec<_>>().join(","),
+            ],
+        )
+    };
+    let is_own = |argument: &&clap::Arg| !matches!(argument.get_id().as_str(), "help" | "version");
+    command.get_arguments().filter(is_own).map(described).collect()
+}
+
 #[test]
 fn the_readme_lists_every_flag_as_it_is() {
-    let mut command = Cli::command();
-    command.build();
-    let server = command.find_subcommand("server").unwrap();
-    let defined: BTreeMap<String, [String; 3]> = server
-        .get_arguments()
-        .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
-        .map(|argument| {
-            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
-            let python = PYTHON_NAMES.iter().find(|(_, id)| argument.get_id() == id);
-            let default = argument
-                .get_default_values()
-                .iter()
-                .map(|value| value.to_string_lossy())
-                .collect::<Vec<_>>()
-                .join(",");
-            (
-                format!("--{}", argument.get_long().unwrap()),
-                [
-                    variable.unwrap_or_default(),
-                    python.map(|(old, _)| (*old).to_owned()).unwrap_or_default(),
-                    default,
-                ],
-            )
-        })
-        .collect();
-    let plain = |cell: &String| code(cell).unwrap_or(cell).to_owned();
-    let rows = rows(&read("README.md"), "--");
-    let described: BTreeMap<String, [String; 3]> = rows
-        .iter()
-        .map(|cells| {
-            assert_eq!(cells.len(), 5, "{cells:?}");
-            assert!(!cells[4].is_empty(), "{} has no meaning", cells[0]);
-            (plain(&cells[0]), [plain(&cells[1]), plain(&cells[2]), plain(&cells[3])])
-        })
-        .collect();
-    assert_eq!(described, defined, "left: README.md, right: --help");
-    assert_eq!(rows.len(), defined.len(), "README.md has a flag twice");
+    let readme = read("README.md");
+    let (servers, operators) = readme.split_once("### Settings of the operator").unwrap();
+    let mut of_operator = flags("operator");
+    // The table of the server has them.
+    of_operator.retain(|flag, _| !flag.starts_with("--log-"));
+    for (text, defined) in [(servers, flags("server")), (operators, of_operator)] {
+        let plain = |cell: &String| code(cell).unwrap_or(cell).to_owned();
+        let rows = rows(text, "--");
+        let described: BTreeMap<String, [String; 3]> = rows
+            .iter()
+            .map(|cells| {
+                assert_eq!(cells.len(), 5, "{cells:?}");
+                assert!(!cells[4].is_empty(), "{} has no meaning", cells[0]);
+                (plain(&cells[0]), [plain(&cells[1]), plain(&cells[2]), plain(&cells[3])])
+            })
+            .collect();
+        assert_eq!(described, defined, "left: README.md, right: --help");
+        assert_eq!(rows.len(), defined.len(), "README.md has a flag twice");
+    }
 }
 
 #[test]

@@ -8,15 +8,23 @@ use crate::support::bridge::command;
 #[test]
 fn the_custom_resource_definitions_are_current() {
     let output = command(&["crd"]).output().unwrap();
-    let now = String::from_utf8(output.stdout).unwrap();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crd/ipxehostoverrides.ipxe-bridge.io.yaml");
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
+    assert!(output.status.success());
+    let all = String::from_utf8(output.stdout).unwrap();
+    for text in all.split("---\n").filter(|text| !text.is_empty()) {
+        let name = text.split_once("metadata:\n  name: ").unwrap().1.lines().next().unwrap();
+        current(&format!("config/crd/{name}.yaml"), &format!("---\n{text}"));
     }
-    assert!(
-        output.status.success() && fs::read_to_string(&path).unwrap() == now,
-        "config/crd is not current: make generate"
-    );
+}
+
+/// Fails if a committed file is not this text; with `UPDATE` in the environment writes it.
+pub fn current(path: &str, now: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, now).unwrap();
+    }
+    let committed = fs::read_to_string(&file).unwrap_or_default();
+    assert!(committed == now, "{path} is not current: make generate");
 }
 
 #[test]
@@ -24,14 +32,7 @@ fn the_openapi_document_is_current() {
     let output = command(&["openapi"]).output().unwrap();
     assert!(output.status.success());
     let now = String::from_utf8(output.stdout).unwrap();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
-    }
-    assert!(
-        fs::read_to_string(&path).unwrap() == now,
-        "docs/openapi.json is not current: make generate"
-    );
+    current("docs/openapi.json", &now);
 
     let document: serde_json::Value = serde_json::from_str(&now).unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));

@@ -69,11 +69,44 @@ fn the_domain_is_pure() {
     forbid("boot", &["crate::server", "crate::cli", "crate::crd", "crate::telemetry"]);
     forbid("crd", &["async ", ".await", "tokio", "reqwest", "poem", "crate::"]);
     forbid("server/validator", &["async ", ".await", "tokio", "crate::"]);
+    for file in ["plan", "build", "address", "arguments", "reference", "reason", "report/pods"] {
+        forbid(
+            &format!("operator/{file}"),
+            &[
+                "async ",
+                ".await",
+                "tokio",
+                "Client",
+                "Api<",
+                "tracing",
+                "std::env",
+                "Timestamp::now",
+            ],
+        );
+    }
 }
 
 #[test]
 fn layers_use_what_is_below_them() {
     forbid("cli", &["crate::server", "crate::crd", "crate::telemetry", "tokio"]);
+    forbid(
+        "operator",
+        &["crate::boot", "crate::telemetry", "crate::migrate", "crate::offline"],
+    );
+    // Only its own pages are served as the server serves: by the same accept loop.
+    for file in [
+        "plan",
+        "build",
+        "apply",
+        "observe",
+        "report",
+        "reconcile",
+        "children",
+        "address",
+        "arguments",
+    ] {
+        forbid(&format!("operator/{file}"), &["crate::server"]);
+    }
     forbid("telemetry", &["crate::server", "crate::boot", "crate::crd"]);
     forbid("server/api", &["kube::", "k8s_openapi", "crate::crd", "tokio::fs", "std::fs"]);
 }

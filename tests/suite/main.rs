@@ -24,6 +24,7 @@ mod generated;
 mod http;
 mod layering;
 mod limits;
+mod operator;
 mod overrides;
 mod scripts;
 mod telemetry;

@@ -8,6 +8,7 @@
 pub mod bridge;
 pub mod control_plane;
 pub mod disk;
+pub mod operator;
 pub mod process;
 pub mod qemu;
 pub mod site;

@@ -134,6 +134,7 @@ fn fresh(equal_overrides: EqualOverrides) -> Sources {
     Sources::new(Terms {
         trusted_namespaces: vec!["trusted".to_owned()],
         equal_overrides,
+        ..Terms::default()
     })
 }
 

@@ -1,0 +1,190 @@
+//! The operator: keeps bridges running as `IpxeBridge` objects say.
+
+pub mod address;
+pub mod apply;
+pub mod arguments;
+pub mod build;
+pub mod children;
+pub mod context;
+pub mod counts;
+pub mod digest;
+pub mod error;
+pub mod http;
+pub mod kind;
+pub mod metrics;
+pub mod name;
+pub mod observe;
+pub mod plan;
+pub mod reason;
+pub mod reconcile;
+pub mod reference;
+pub mod report;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{self, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::OperatorArgs;
+use crate::crd::bridge::IpxeBridge;
+use crate::server::listener::{self, Limits};
+
+use children::Wake;
+use context::Context;
+use counts::Counter;
+use kind::Kind;
+use plan::Settings;
+
+/// Bridges looked after at once.
+const CONCURRENCY: u16 = 8;
+/// Nobody downloads anything from the operator.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Runs the operator until the token is cancelled, then lets what is being written be finished.
+///
+/// # Errors
+///
+/// With one sentence if a setting cannot be used. An API server that is away is no error.
+pub async fn run(args: OperatorArgs, end: CancellationToken) -> anyhow::Result<()> {
+    let client = cluster(&args).await?;
+    let state = Arc::new(http::State::default());
+    let address = SocketAddr::new(args.host, args.health_port);
+    let socket = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--health-port: cannot listen on {address}"))?;
+    // The port may have been chosen by the kernel.
+    let listening = socket.local_addr()?;
+    let limits = Limits {
+        connections: Arc::new(Semaphore::new(64)),
+        stall: Duration::from_secs(10),
+        drain: DRAIN,
+    };
+    let app = http::endpoint(state.clone());
+    let pages = tokio::spawn(listener::serve(socket, None, app, limits, Arc::default(), end.clone()));
+    tracing::info!("probes and metrics are at http://{listening}");
+
+    state.metrics.leading.set(1);
+    lead(client, &args, &state, end).await?;
+    state.metrics.leading.set(0);
+    _ = pages.await;
+    Ok(())
+}
+
+/// Looks after all bridges until the token is cancelled.
+async fn lead(client: Client, args: &OperatorArgs, state: &http::State, end: CancellationToken) -> anyhow::Result<()> {
+    let settings = Settings {
+        namespace: args
+            .namespace
+            .clone()
+            .unwrap_or_else(|| client.default_namespace().to_owned()),
+        image: args.image.clone(),
+    };
+    let ctx = Arc::new(Context {
+        children: state.children.clone(),
+        memory: Default::default(),
+        counter: Counter::new()?,
+        recorder: Recorder::new(client.clone(), Reporter::from(name::MANAGER)),
+        metrics: state.metrics.clone(),
+        failures: Default::default(),
+        settings,
+        client: client.clone(),
+    });
+    let (one, changed) = mpsc::unbounded();
+    let (all, appeared) = mpsc::unbounded();
+    let wake = Wake { one, all };
+    // They end with this function, whatever its end.
+    let watches = end.child_token();
+    let _stop = watches.clone().drop_guard();
+    for kind in Kind::all() {
+        let follow = children::follow(client.clone(), kind, ctx.children.clone(), wake.clone());
+        tokio::spawn(watches.clone().run_until_cancelled_owned(follow));
+    }
+    let bridges = Controller::new(Api::<IpxeBridge>::all(client.clone()), watcher::Config::default())
+        .with_config(controller::Config::default().concurrency(CONCURRENCY));
+    let store = bridges.store();
+    let (of_config_map, of_secret) = (mounters(store.clone(), ctx.clone()), mounters(store, ctx.clone()));
+    bridges
+        .graceful_shutdown_on(end.cancelled_owned())
+        .reconcile_on(changed)
+        .reconcile_all_on(appeared)
+        // Only metadata is read, and not of what every namespace has, nor of Secrets that hold no certificate.
+        .watches(
+            Api::<PartialObjectMeta<ConfigMap>>::all(client.clone()),
+            watcher::Config::default().fields("metadata.name!=kube-root-ca.crt,metadata.name!=openshift-service-ca.crt"),
+            move |object| {
+                of_config_map(
+                    reference::Store::ConfigMap,
+                    &object.namespace().unwrap_or_default(),
+                    &object.name_any(),
+                )
+            },
+        )
+        .watches(
+            Api::<PartialObjectMeta<Secret>>::all(client),
+            watcher::Config::default().fields("type=kubernetes.io/tls"),
+            move |object| {
+                of_secret(
+                    reference::Store::Secret,
+                    &object.namespace().unwrap_or_default(),
+                    &object.name_any(),
+                )
+            },
+        )
+        .run(reconcile::reconcile, reconcile::after_failure, ctx)
+        .for_each(|result| async {
+            // What failed with a bridge was told already; one that is gone is looked for in vain.
+            if let Err(controller::Error::QueueError(error)) = result {
+                tracing::warn!("a watch failed: {error}");
+            }
+        })
+        .await;
+    Ok(())
+}
+
+/// Which bridges' pods mount an object.
+fn mounters(
+    store: Store<IpxeBridge>,
+    ctx: Arc<Context>,
+) -> impl Fn(reference::Store, &str, &str) -> Vec<ObjectRef<IpxeBridge>> + Send + Sync + 'static {
+    move |kind, namespace, name| {
+        let mounts = |bridge: &Arc<IpxeBridge>| {
+            observe::namespace(bridge, &ctx) == namespace
+                && reference::references(&bridge.name_any(), &bridge.spec)
+                    .iter()
+                    .any(|reference| reference.kind == kind && reference.name == name)
+        };
+        store
+            .state()
+            .iter()
+            .filter(|bridge| mounts(bridge))
+            .map(|bridge| ObjectRef::from_obj(&**bridge))
+            .collect()
+    }
+}
+
+/// A client for the cluster of the kubeconfig or the ServiceAccount.
+async fn cluster(args: &OperatorArgs) -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("no cluster to look after: set KUBECONFIG, or run inside a cluster")?;
+    // Failures have pauses of their own, and are to be counted.
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    if let Some(namespace) = &args.namespace {
+        config.default_namespace.clone_from(namespace);
+    }
+    Client::try_from(config).context("the kubeconfig cannot be used")
+}

@@ -1,0 +1,418 @@
+//! From a spec to objects and to the command line of the pods, without a cluster.
+
+use clap::Parser as _;
+use ipxe_bridge::cli::{Cli, Command, ServerArgs};
+use ipxe_bridge::crd::bridge::IpxeBridge;
+use ipxe_bridge::operator::address::Addresses;
+use ipxe_bridge::operator::arguments::arguments;
+use ipxe_bridge::operator::build::build;
+use ipxe_bridge::operator::kind::Kind;
+use ipxe_bridge::operator::plan::{Content, Observed, Plan, Presence, Settings};
+use ipxe_bridge::operator::reference::references;
+use serde_json::{Value, json};
+
+use crate::generated::current;
+
+fn bridge(spec: &Value) -> IpxeBridge {
+    let object = json!({
+        "apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeBridge",
+        "metadata": {"name": "main", "uid": "11111111-2222-3333-4444-555555555555", "generation": 1},
+        "spec": spec,
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+/// A cluster that has these optional kinds, and everything that a spec refers to.
+fn observed(bridge: &IpxeBridge, optional: &[Kind]) -> Observed {
+    let presence = |kind: Kind| match !kind.is_optional() || optional.contains(&kind) {
+        true => Presence::Present,
+        false => Presence::Absent,
+    };
+    let version = |name: &str| Content::Version(format!("version of {name}"));
+    Observed {
+        kinds: Kind::all().map(|kind| (kind, presence(kind))).collect(),
+        references: references("main", &bridge.spec)
+            .into_iter()
+            .map(|reference| (reference.clone(), version(&reference.name)))
+            .collect(),
+        ..Observed::default()
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        namespace: "ipxe-bridge-system".to_owned(),
+        image: Some("registry.example.com/ipxe-bridge:test".to_owned()),
+    }
+}
+
+fn plan(spec: &Value, optional: &[Kind]) -> Plan {
+    let bridge = bridge(spec);
+    Plan::new(&bridge, &settings(), &observed(&bridge, optional))
+}
+
+/// Every field of the spec, as far as they go together.
+pub fn everything() -> Value {
+    json!({
+        "namespace": "boot",
+        "uri": "http://boot.example.com",
+        "replicas": 3,
+        "image": "registry.example.com/other:1",
+        "imagePullPolicy": "Always",
+        "imagePullSecrets": [{"name": "pull"}],
+        "resources": {"requests": {"cpu": "1", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "nodeSelector": {"node-role.kubernetes.io/infra": ""},
+        "tolerations": [{"key": "node-role.kubernetes.io/infra", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]}]}}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}],
+        "priorityClassName": "system-cluster-critical",
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}, {"name": "NO_PROXY", "value": ".svc"}],
+        "service": {"type": "LoadBalancer", "port": 80, "httpsPort": 443, "nodePort": 30080, "annotations": {"a": "b"},
+                    "loadBalancerClass": "example.com/lb", "externalTrafficPolicy": "Local"},
+        "route": {"mode": "Enabled", "host": "boot.apps.example.com", "termination": "Reencrypt", "insecurePolicy": "Allow",
+                  "annotations": {"haproxy.router.openshift.io/timeout": "10m"}},
+        "ingress": {"className": "nginx", "host": "boot.example.com", "tls": {"secretName": "ingress-tls"},
+                    "annotations": {"nginx.ingress.kubernetes.io/proxy-buffering": "off"}},
+        "tls": {"certManager": {"issuerRef": {"name": "site", "kind": "ClusterIssuer"}, "dnsNames": ["boot.lab", "192.0.2.7"]}, "plainHttp": "Enabled"},
+        "loopTiming": "5m",
+        "upstream": {"caBundles": [{"name": "site-ca", "key": "ca.crt"}], "clusterCaBundle": "Enabled", "serviceCaBundle": "Enabled",
+                     "hostOverrides": [{"host": "images.example.com", "address": "https://images.multicluster-engine.svc:8080"}]},
+        "environments": {
+            "namespaceSelector": {"matchLabels": {"boot": "yes"}},
+            "selector": {"matchLabels": {"rack": "r1"}, "matchExpressions": [{"key": "stage", "operator": "NotIn", "values": ["test", "dev"]}]},
+            "default": {"namespace": "lab", "name": "discovery"}},
+        "unknownHosts": "Wait",
+        "bootPolicy": "Upstream",
+        "kernelArguments": {"remove": ["quiet"], "replace": [{"argument": "console=tty0", "with": "console=ttyS0,115200n8"}], "append": ["ip=dhcp", "a=b"]},
+        "localDisk": {"method": "Sanboot"},
+        "hostConfig": {"configMapName": "machines"},
+        "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
+        "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25,
+                      "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}}},
+        "networkPolicy": {"mode": "Enabled"},
+        "podDisruptionBudget": {"mode": "Enabled", "maxUnavailable": 2}
+    })
+}
+
+const OPTIONAL: [Kind; 3] = [Kind::Route, Kind::Certificate, Kind::ServiceMonitor];
+
+#[test]
+fn plans_become_these_objects() {
+    let openshift = json!({
+        "route": {"termination": "Reencrypt"},
+        "tls": {"serviceServing": {}, "plainHttp": "Disabled"},
+        "upstream": {"clusterCaBundle": "Enabled"},
+    });
+    let small = json!({
+        "replicas": 1, "networkPolicy": {"mode": "Disabled"}, "podDisruptionBudget": {"mode": "Disabled"}, "topologySpreadConstraints": [],
+        "ingress": {"host": "boot.example.com"}, "tls": {"secretName": "own"},
+    });
+    for (name, spec, optional) in [
+        ("empty", json!({}), &[][..]),
+        ("small", small, &[]),
+        ("openshift", openshift, &OPTIONAL),
+        ("everything", everything(), &OPTIONAL),
+    ] {
+        let plan = plan(&spec, optional);
+        assert!(plan.can_run(), "{name}: {:?}", plan.findings);
+        let objects: Vec<Value> = build(&plan).unwrap().into_iter().map(|desired| desired.object).collect();
+        let text = serde_json::to_string_pretty(&objects).unwrap() + "\n";
+        current(&format!("tests/data/operator/{name}.json"), &text);
+    }
+}
+
+/// As the server would read the command line of the pods.
+fn parsed(plan: &Plan) -> ServerArgs {
+    let line = ["ipxe-bridge".to_owned()].into_iter().chain(arguments(plan));
+    match Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).command {
+        Command::Server(server) => *server,
+        other => panic!("{other:?}"),
+    }
+}
+
+type Read = fn(&ServerArgs) -> String;
+
+/// A part of a spec, how the server is asked what became of it, and what it is to say. Without the part it says something else.
+fn settings_of_the_server() -> Vec<(Value, Read, &'static str)> {
+    fn text(values: impl IntoIterator<Item = impl ToString>) -> String {
+        values
+            .into_iter()
+            .map(|value| value.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+    vec![
+        (
+            json!({"uri": "http://boot.example.com"}),
+            |s| text(&s.uri),
+            "http://boot.example.com",
+        ),
+        (json!({"loopTiming": "5m"}), |s| s.loop_timing.as_secs().to_string(), "300"),
+        (
+            json!({"unknownHosts": "LocalDisk"}),
+            |s| s.unknown_hosts.to_string(),
+            "LocalDisk",
+        ),
+        (
+            json!({"unknownHosts": "NotFound"}),
+            |s| s.unknown_hosts.to_string(),
+            "NotFound",
+        ),
+        (json!({"unknownHosts": "Wait"}), |s| s.unknown_hosts.to_string(), "Wait"),
+        (json!({"bootPolicy": "Always"}), |s| s.boot_policy.to_string(), "Always"),
+        (json!({"bootPolicy": "Upstream"}), |s| s.boot_policy.to_string(), "Upstream"),
+        (json!({"localDisk": {"method": "Exit"}}), |s| s.local_disk.to_string(), "Exit"),
+        (
+            json!({"localDisk": {"method": "Sanboot"}}),
+            |s| s.local_disk.to_string(),
+            "Sanboot",
+        ),
+        (
+            json!({"localDisk": {"method": "NotFound"}}),
+            |s| s.local_disk.to_string(),
+            "NotFound",
+        ),
+        (
+            json!({"kernelArguments": {"remove": ["quiet"], "replace": [{"argument": "console=tty0", "with": "console=ttyS0,9600"}], "append": ["a=b", "c"]}}),
+            |s| s.argument_edits().unwrap().to_string(),
+            "without quiet, console=tty0 becomes console=ttyS0,9600, with a=b, with c",
+        ),
+        (
+            json!({"environments": {"namespaceSelector": {"matchLabels": {"boot": "yes"}}}}),
+            |s| text(&s.namespace_selector),
+            "boot=yes",
+        ),
+        (
+            json!({"environments": {"selector": {"matchExpressions": [{"key": "stage", "operator": "In", "values": ["lab", "test"]}]}}}),
+            |s| text(&s.environment_selector),
+            "stage in (lab,test)",
+        ),
+        (
+            json!({"environments": {"default": {"namespace": "lab", "name": "discovery"}}}),
+            |s| text(&s.default_environment),
+            "lab/discovery",
+        ),
+        (
+            json!({"hostConfig": {"configMapName": "machines"}}),
+            |s| text(s.host_files.iter().map(|path| path.display())),
+            "/etc/ipxe-bridge/host-files",
+        ),
+        (
+            json!({"upstream": {"caBundles": [{"name": "site"}, {"name": "other", "key": "ca.crt"}], "clusterCaBundle": "Enabled", "serviceCaBundle": "Enabled"}}),
+            |s| {
+                text(
+                    s.upstream_ca
+                        .iter()
+                        .map(|path| path.strip_prefix("/etc/ipxe-bridge/upstream-ca").unwrap().display()),
+                )
+            },
+            "site/ca-bundle.crt other/ca.crt main-ipxe-bridge-cluster-ca/ca-bundle.crt main-ipxe-bridge-service-ca/service-ca.crt",
+        ),
+        (
+            json!({"upstream": {"hostOverrides": [{"host": "images.example.com", "address": "https://images.mce.svc:8080"}]}}),
+            |s| text(s.upstream_host.iter().map(|(host, url)| format!("{host} {url}"))),
+            "images.example.com https://images.mce.svc:8080/",
+        ),
+        (
+            json!({"access": {"overrideNamespaces": ["ops", "rescue"]}}),
+            |s| text(&s.override_namespaces),
+            "ops rescue",
+        ),
+        (
+            json!({"access": {"equalOverrides": "Oldest"}}),
+            |s| s.equal_overrides.to_string(),
+            "Oldest",
+        ),
+        (
+            json!({"access": {"scriptProxy": "Enabled"}}),
+            |s| s.script_proxy.to_string(),
+            "true",
+        ),
+        (
+            json!({"tls": {"secretName": "own"}}),
+            |s| {
+                format!(
+                    "{} {:?} {}",
+                    s.port,
+                    s.tls_port,
+                    s.tls_cert.as_ref().map_or(String::new(), |path| path.display().to_string())
+                )
+            },
+            "9876 Some(9443) /etc/ipxe-bridge/tls/tls.crt",
+        ),
+        (
+            json!({"tls": {"secretName": "own", "plainHttp": "Disabled"}}),
+            |s| format!("{} {:?} {:?}", s.port, s.tls_port, s.tls_key),
+            "9443 None Some(\"/etc/ipxe-bridge/tls/tls.key\")",
+        ),
+    ]
+}
+
+#[test]
+fn every_setting_reaches_the_server() {
+    let plain = parsed(&plan(&json!({}), &[]));
+    for (spec, read, expected) in settings_of_the_server() {
+        assert_eq!(read(&parsed(&plan(&spec, &[]))), expected, "{spec}");
+        assert_ne!(read(&plain), expected, "{spec}: it is the default");
+    }
+    // What the program answers without any spec is what the schema says.
+    assert_eq!(plain.unknown_hosts.to_string(), "Shell");
+    assert_eq!(
+        (plain.port, plain.metrics_port, plain.loop_timing.as_secs()),
+        (9876, 9877, 90)
+    );
+    parsed(&plan(&everything(), &OPTIONAL));
+}
+
+#[test]
+fn the_log_and_the_traces_are_set_by_variables_and_flags() {
+    let spec = json!({"telemetry": {"logLevel": "Trace", "otlpEndpoint": "http://c:4318", "samplingPercent": 5}, "env": [{"name": "NO_PROXY", "value": "x"}]});
+    let plan = plan(&spec, &[]);
+    assert!(arguments(&plan).contains(&"--log-level=trace".to_owned()));
+    let objects = build(&plan).unwrap();
+    let deployment = &objects.iter().find(|object| object.kind == Kind::Deployment).unwrap().object;
+    let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    let expected = json!([
+        {"name": "NO_PROXY", "value": "x"},
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://c:4318"},
+        {"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"},
+        {"name": "OTEL_TRACES_SAMPLER_ARG", "value": "0.05"},
+    ]);
+    assert_eq!(env, &expected);
+}
+
+#[test]
+fn the_address_is_found_in_this_order() {
+    let published = Addresses {
+        route: Some("route.example.com".to_owned()),
+        route_refusal: None,
+        load_balancer: Some("192.0.2.9".to_owned()),
+    };
+    let balancer = json!({"type": "LoadBalancer"});
+    for (spec, expected) in [
+        (json!({"uri": "http://own"}), Some("http://own")),
+        (json!({}), Some("http://route.example.com")),
+        (
+            json!({"route": {"insecurePolicy": "Redirect"}}),
+            Some("https://route.example.com"),
+        ),
+        (json!({"route": {"termination": "None"}}), Some("http://route.example.com")),
+        (
+            json!({"ingress": {"host": "ingress.example.com"}}),
+            Some("http://ingress.example.com"),
+        ),
+        (
+            json!({"ingress": {"host": "ingress.example.com", "tls": {}}}),
+            Some("https://ingress.example.com"),
+        ),
+        (
+            json!({"ingress": {"host": "ingress.example.com"}, "route": {"mode": "Enabled"}}),
+            Some("http://route.example.com"),
+        ),
+        (json!({"service": balancer}), Some("http://192.0.2.9:9876")),
+        (
+            json!({"service": balancer, "tls": {"secretName": "own"}}),
+            Some("http://192.0.2.9:9876"),
+        ),
+        (
+            json!({"service": balancer, "tls": {"secretName": "own", "plainHttp": "Disabled"}}),
+            Some("https://192.0.2.9:9443"),
+        ),
+        (json!({"service": {"type": "NodePort"}}), None),
+        (json!({"route": {"mode": "Disabled"}}), None),
+    ] {
+        let bridge = bridge(&spec);
+        let observed = Observed {
+            addresses: published.clone(),
+            ..observed(&bridge, &OPTIONAL)
+        };
+        let plan = Plan::new(&bridge, &settings(), &observed);
+        assert_eq!(plan.uri.as_deref(), expected, "{spec}");
+        // A load balancer changes nothing that the server would not see itself.
+        let told = expected.filter(|uri| !uri.contains("192.0.2.9"));
+        assert_eq!(plan.server_uri.as_deref(), told, "{spec}");
+    }
+}
+
+#[test]
+fn what_stands_against_a_plan_is_found() {
+    for (spec, reason, message) in [
+        (
+            json!({"route": {"mode": "Enabled"}, "uri": "http://x"}),
+            "ApiMissing",
+            "this cluster has no routes.route.openshift.io: use spec.ingress",
+        ),
+        (
+            json!({"tls": {"certManager": {"issuerRef": {"name": "x"}}}, "uri": "http://x"}),
+            "ApiMissing",
+            "this cluster has no certificates.cert-manager.io: install cert-manager",
+        ),
+        (
+            json!({"telemetry": {"serviceMonitor": {"mode": "Enabled"}}, "uri": "http://x"}),
+            "ApiMissing",
+            "this cluster has no servicemonitors.monitoring.coreos.com",
+        ),
+        (
+            json!({"environments": {"selector": {"matchExpressions": [{"key": "a", "operator": "Near", "values": []}]}}, "uri": "http://x"}),
+            "InvalidSpec",
+            "spec.environments.selector: ",
+        ),
+        (
+            json!({}),
+            "UriMissing",
+            "set spec.service.type to LoadBalancer, or spec.ingress, or spec.uri",
+        ),
+        (
+            json!({"service": {"type": "NodePort"}}),
+            "UriMissing",
+            "with the Service's node port",
+        ),
+        (
+            json!({"service": {"type": "LoadBalancer"}}),
+            "AddressPending",
+            "waiting for the load balancer",
+        ),
+    ] {
+        let plan = plan(&spec, &[]);
+        let found: Vec<_> = plan
+            .findings
+            .iter()
+            .map(|finding| (finding.reason.to_string(), &finding.message))
+            .collect();
+        assert!(
+            found.len() == 1 && found[0].0 == reason && found[0].1.contains(message),
+            "{spec}: {found:?}"
+        );
+    }
+    // Nothing is known of what the pods mount.
+    let bridge = bridge(&everything());
+    let observed = Observed {
+        references: Default::default(),
+        ..observed(&bridge, &OPTIONAL)
+    };
+    let found = Plan::new(
+        &bridge,
+        &Settings {
+            image: None,
+            ..settings()
+        },
+        &observed,
+    );
+    assert!(!found.can_run());
+    let messages: Vec<_> = found
+        .findings
+        .iter()
+        .map(|finding| format!("{}: {}", finding.reason, finding.message))
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "Waiting: there is no Secret main-ipxe-bridge-tls: waiting until cert-manager has made it",
+            "ReferenceMissing: there is no ConfigMap site-ca in the bridge's namespace: create it, or change the spec",
+            "Waiting: there is no ConfigMap main-ipxe-bridge-cluster-ca: waiting until OpenShift has made it",
+            "Waiting: there is no ConfigMap main-ipxe-bridge-service-ca: waiting until OpenShift has made it",
+            "ReferenceMissing: there is no ConfigMap machines in the bridge's namespace: create it, or change the spec",
+        ]
+    );
+}
