@@ -2,6 +2,7 @@
 
 mod admission;
 mod builders;
+mod leadership;
 mod lifecycle;
 mod scale;
 mod statuses;

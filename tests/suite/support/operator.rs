@@ -22,7 +22,7 @@ pub const IMAGE: &str = "registry.example.com/ipxe-bridge:test";
 
 /// A running operator.
 pub struct Operator {
-    _process: Leashed,
+    process: Leashed,
     folder: TempDir,
 }
 
@@ -35,6 +35,11 @@ impl Operator {
 
     /// Starts an operator where everything is installed.
     pub async fn again(plane: &ControlPlane) -> Self {
+        Self::with(plane, &[]).await
+    }
+
+    /// Starts an operator with further flags where everything is installed.
+    pub async fn with(plane: &ControlPlane, arguments: &[&str]) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "ipxe-bridge-operator");
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
@@ -49,15 +54,13 @@ impl Operator {
             NAMESPACE,
         ]);
         command
+            .args(arguments)
             .args(["--image", IMAGE, "--log-format", "json", "--log-level", "debug"])
             .env("KUBECONFIG", kubeconfig)
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log));
         let process = Leashed::spawn(&mut command, folder.path()).unwrap();
-        let operator = Self {
-            _process: process,
-            folder,
-        };
+        let operator = Self { process, folder };
         eventually("the operator is ready", Duration::from_secs(60), async || {
             let log = operator.log();
             log.contains("probes and metrics are at") && operator.get("/readyz").await.is_some_and(|(status, _)| status == 200)
@@ -78,6 +81,19 @@ impl Operator {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(format!("{address}{path}")).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Sends it a signal: `TERM`, `STOP`, `CONT`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Whether it leads, as its metrics say.
+    pub async fn leads(&self) -> bool {
+        let page = self.get("/metrics").await;
+        page.is_some_and(|(_, text)| text.contains("\nipxe_bridge_operator_leading 1"))
     }
 
     /// How many objects it has written so far.
@@ -106,15 +122,15 @@ impl Drop for Operator {
 /// Definitions, roles, and the operator's account.
 pub fn install(plane: &ControlPlane) {
     plane.load_crds(Path::new(OWN_CRDS));
-    for role in ["server.yaml", "operator.yaml"] {
-        plane.apply(&fs::read_to_string(Path::new(RBAC).join(role)).unwrap());
-    }
     plane.apply(&format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: \
          ipxe-bridge-operator, namespace: {NAMESPACE}}}\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: \
          ipxe-bridge-operator}}\nroleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: ipxe-bridge-operator}}\nsubjects: [{{kind: \
          ServiceAccount, name: ipxe-bridge-operator, namespace: {NAMESPACE}}}]\n"
     ));
+    for role in ["server.yaml", "operator.yaml", "lease.yaml"] {
+        plane.apply(&fs::read_to_string(Path::new(RBAC).join(role)).unwrap());
+    }
 }
 
 /// A control plane with the neighbours' definitions and an operator, for all tests that need nothing else.
