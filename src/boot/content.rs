@@ -70,12 +70,13 @@ impl Content {
             Some(None) => Err(format!("key {key:?} of {} is not text in UTF-8", self.name)),
             None => {
                 let keys: Vec<&str> = texts.keys().map(String::as_str).collect();
-                let has = if keys.is_empty() {
-                    "nothing".to_owned()
-                } else {
-                    keys.join(", ")
+                let has = match self.name.kind {
+                    // Any machine may read this: not even the names of what is secret.
+                    ContentKind::Secret => String::new(),
+                    ContentKind::ConfigMap if keys.is_empty() => ", it is empty".to_owned(),
+                    ContentKind::ConfigMap => format!(", it has {}", keys.join(", ")),
                 };
-                Err(format!("{} has no key {key:?}, it has {has}", self.name))
+                Err(format!("{} has no key {key:?}{has}", self.name))
             }
         }
     }

@@ -179,9 +179,15 @@ impl Sources {
         });
     }
 
-    /// There is no such API: the source is complete and empty.
+    /// There is no such API: the source is complete and empty. One that had objects keeps them: who removes an API removes its objects
+    /// first, one by one, and an API server that is starting may not know it yet.
     pub fn absent(&self, name: &str) {
         self.change(name, |source| {
+            if !source.items.is_empty() {
+                let since = source.behind.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                source.behind = Some((since, "the API server does not know this kind any more".to_owned()));
+                return;
+            }
             *source = Source {
                 listed: true,
                 absent: true,

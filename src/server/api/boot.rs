@@ -156,6 +156,11 @@ impl BootApi {
         let decision = self.context.decide(&published, mac, &[]);
         let rule = Some(decision.rule().to_string());
         match &decision.boot {
+            // It would leave out what an override says.
+            _ if decision.by_override.is_some() => {
+                let why = format!("an override decides: {}; use /ipxe-mac-boot", decision.reason());
+                Err(Trouble::NothingToBoot(why).into())
+            }
             Boot::Environment(environment, _) => {
                 let body = self.context.unchanged_script(environment, mac).await?;
                 let text =

@@ -1,5 +1,6 @@
 //! What the bridge knows, and why it decides what it decides.
 
+mod explanation;
 mod view;
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::server::trouble::Trouble;
 
 use super::problem::Failure;
 use super::{Tag, boot, example, page};
-use view::{Explanation, InventoryView};
+use explanation::Explanation;
+use view::InventoryView;
 
 /// The inventory.
 pub struct InventoryApi {

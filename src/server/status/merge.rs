@@ -44,6 +44,12 @@ pub fn count(status: &mut IpxeHostOverrideStatus, mac: MacAddr, tally: &Tally) -
         status.last_served = Some(Time(seconds(tally.last)));
         status.last_address = Some(tally.address.clone());
     }
+    // A machine that was served is worth more than one that is only meant.
+    let is_known = served(status, mac) > 0;
+    let idle = status.machines.iter().rposition(|machine| machine.served == 0);
+    if let Some(idle) = idle.filter(|_| !is_known && status.machines.len() >= MOST_MACHINES) {
+        status.machines.remove(idle);
+    }
     let Some(machine) = entry(status, mac) else {
         return false;
     };
@@ -105,4 +111,89 @@ fn set_condition(conditions: &mut Vec<Condition>, type_: &str, verdict: &Verdict
 /// The API server keeps whole seconds.
 fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::standing::Reason;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn mac(number: usize) -> MacAddr {
+        format!("52:54:00:00:{:02x}:{:02x}", number / 256, number % 256)
+            .parse()
+            .expect("valid")
+    }
+
+    fn standing(machines: usize, ready: bool) -> Standing {
+        let verdict = |holds| Verdict {
+            holds,
+            reason: Reason::Serving,
+            message: "m".to_owned(),
+        };
+        Standing {
+            generation: 3,
+            machines: (0..machines).map(mac).collect(),
+            accepted: verdict(true),
+            ready: verdict(ready),
+            conflicted: verdict(false),
+            warning: verdict(false),
+        }
+    }
+
+    fn tally(second: i64) -> Tally {
+        Tally {
+            count: 2,
+            last: Timestamp::from_second(second).expect("valid"),
+            address: format!("10.0.0.{second}"),
+        }
+    }
+
+    #[test]
+    fn a_report_without_news_changes_nothing() {
+        let first = reported(
+            &IpxeHostOverrideStatus::default(),
+            &standing(2, true),
+            &[(mac(1), tally(5))].into(),
+            NOW,
+        );
+        assert_eq!(
+            (first.served, served(&first, mac(1)), served(&first, mac(0))),
+            (Some(2), 2, 0)
+        );
+        let later = NOW + std::time::Duration::from_secs(60);
+        assert_eq!(reported(&first, &standing(2, true), &Tallies::new(), later), first);
+        // Only what turned has a new time, and an older tally does not become the last one.
+        let turned = reported(&first, &standing(1, false), &[(mac(1), tally(4))].into(), later);
+        let times: Vec<i64> = turned
+            .conditions
+            .iter()
+            .map(|c| c.last_transition_time.0.as_second())
+            .collect();
+        assert_eq!(times, [0, 60, 0, 0]);
+        assert_eq!((turned.last_address.as_deref(), turned.served), (Some("10.0.0.5"), Some(4)));
+        assert_eq!(
+            served(&turned, mac(1)),
+            4,
+            "a count stays when its machine is no longer meant"
+        );
+    }
+
+    #[test]
+    fn counts_have_places_before_machines_that_were_never_served() {
+        let mut status = reported(
+            &IpxeHostOverrideStatus::default(),
+            &standing(1500, true),
+            &Tallies::new(),
+            NOW,
+        );
+        assert_eq!((status.machines.len(), status.machine_count), (MOST_MACHINES, Some(1500)));
+        for number in 500..1500 {
+            assert!(count(&mut status, mac(number), &tally(1)), "{number}");
+        }
+        assert!(!count(&mut status, mac(0), &tally(1)), "all places hold counts");
+        let status = reported(&status, &standing(1500, true), &Tallies::new(), NOW);
+        assert!((500..1500).all(|number| served(&status, mac(number)) == 2));
+    }
 }

@@ -95,9 +95,22 @@ impl Writer {
                     Ok(false) => {}
                     Err(error) => {
                         self.metrics.status_write(false);
+                        let why = describe(&error);
+                        if is_refused(&error) {
+                            // The same status would be refused again; the others may be fine.
+                            tracing::warn!(object = %name, "the status of an override is not accepted: {why}");
+                            written.insert(
+                                name,
+                                Written {
+                                    standing,
+                                    at: Instant::now(),
+                                },
+                            );
+                            continue;
+                        }
                         // Once, not once a second.
                         if !std::mem::replace(&mut failing, true) {
-                            tracing::warn!(object = %name, "the status of overrides cannot be written: {}", describe(&error));
+                            tracing::warn!(object = %name, "the status of overrides cannot be written: {why}");
                         }
                         break;
                     }
@@ -111,10 +124,8 @@ impl Writer {
     async fn report(&self, name: &ObjectName, standing: &Standing) -> kube::Result<bool> {
         let tallies = self.reports.take(name);
         let result = self.try_report(name, standing, &tallies).await;
-        match result {
-            Ok(true) => {}
-            Ok(false) | Err(_) if tallies.is_empty() => {}
-            Ok(false) | Err(_) => self.reports.put_back(name, tallies),
+        if !tallies.is_empty() && !matches!(result, Ok(true)) {
+            self.reports.put_back(name, tallies);
         }
         result
     }
@@ -184,4 +195,9 @@ impl Writer {
             }
         }
     }
+}
+
+/// Whether the API server looked at what was written and does not want it.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 413 | 422))
 }

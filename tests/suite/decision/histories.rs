@@ -300,6 +300,8 @@ fn no_history_gives_a_machine_a_wrong_script() {
                 }
                 1 => relist(&sources, &world, &mut dice),
                 2 => check(&sources, &world, equal, seed),
+                // An API server that does not know a kind for a moment.
+                3 => sources.absent("IpxeHostOverride"),
                 _ => {
                     let (kind, name, item) = change(&mut dice, &mut world);
                     // A watch may tell the same twice.
