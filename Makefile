@@ -57,15 +57,15 @@ test-boot: ## Only the boots in QEMU; the consoles of failed ones are in target/
 
 .PHONY: test-cluster
 test-cluster: ## Only the tests with a real kube-apiserver
-	cargo test --locked --test suite -- cluster:: --nocapture
+	cargo test --locked --test suite -- cluster:: operator:: --nocapture
 
 .PHONY: generate
-generate: ## Write the files that are made from the code: docs/openapi.json, config/crd, expected scripts
-	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form
+generate: ## Write the files that are made from the code: docs/openapi.json, config/crd/bases, deploy/install.yaml, expected scripts and objects
+	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
 
 .PHONY: verify
 verify: ## Fail if a generated file is not current
-	cargo test --locked --test suite -- generated:: scripts::every_form
+	cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
 
 .PHONY: deny
 deny: ## Check licences, sources and doubled crates (installs cargo-deny once)

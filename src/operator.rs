@@ -129,7 +129,6 @@ async fn lead(client: Client, args: &OperatorArgs, state: &http::State, end: Can
     };
     let ctx = Arc::new(Context {
         children: state.children.clone(),
-        memory: Default::default(),
         counter: Counter::new()?,
         recorder: Recorder::new(client.clone(), Reporter::from(name::MANAGER)),
         metrics: state.metrics.clone(),

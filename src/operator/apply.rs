@@ -9,7 +9,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 
 use super::build::Desired;
-use super::context::{Applied, Context};
+use super::children::Applied;
+use super::context::Context;
 use super::digest;
 use super::error::Error;
 use super::kind::Kind;
@@ -60,14 +61,15 @@ async fn apply_one(plan: &Plan, desired: Desired, ctx: &Context) -> Result<(), E
     } = desired;
     let wanted = digest::of(&object);
     let live = ctx.children.get(kind, namespace.as_deref(), &name);
-    if let Some(live) = &live {
-        let now = Applied {
-            wanted: wanted.clone(),
-            owned: owned(live),
-        };
-        if live.uid().is_some_and(|uid| ctx.memory.knows(&uid, &now)) {
-            return Ok(());
-        }
+    let applied = |object: &DynamicObject| Applied {
+        uid: object.uid(),
+        wanted: wanted.clone(),
+        owned: owned(object),
+    };
+    if let Some(live) = &live
+        && ctx.children.knows(kind, live, &applied(live))
+    {
+        return Ok(());
     }
     let what = format!("{kind} {name}");
     let api = api(kind, namespace.as_deref(), ctx);
@@ -89,10 +91,7 @@ async fn apply_one(plan: &Plan, desired: Desired, ctx: &Context) -> Result<(), E
         .await
         .map_err(Error::api("apply", what))?;
     ctx.metrics.wrote(kind);
-    if let Some(uid) = written.uid() {
-        let owned = owned(&written);
-        ctx.memory.keep(uid, Applied { wanted, owned });
-    }
+    ctx.children.keep(kind, &written, applied(&written));
     ctx.children.set(kind, Arc::new(written));
     Ok(())
 }
@@ -112,10 +111,7 @@ async fn prune(plan: &Plan, wanted: &BTreeSet<(Kind, String)>, ctx: &Context) ->
                 resource_version: None,
             });
             match api(kind, object.namespace().as_deref(), ctx).delete(&name, &parameters).await {
-                Ok(_) => {
-                    ctx.metrics.wrote(kind);
-                    ctx.memory.forget(&object.uid().unwrap_or_default());
-                }
+                Ok(_) => ctx.metrics.wrote(kind),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => errors.push(Error::api("delete", format!("{kind} {name}"))(error)),
             }

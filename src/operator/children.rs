@@ -34,6 +34,22 @@ pub struct Children(Mutex<BTreeMap<Kind, Known>>);
 struct Known {
     presence: Presence,
     objects: HashMap<Key, Arc<DynamicObject>>,
+    applied: HashMap<Key, Applied>,
+}
+
+/// What was applied last: what was wanted, and which fields the operator owned afterwards.
+///
+/// Whoever changes or removes one of these fields takes it over from the operator (server-side apply keeps account of that), so as long
+/// as all of it is the same there is nothing to write. It is lost with the process: the next one applies everything once, which changes
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The object's UID.
+    pub uid: Option<String>,
+    /// Digest of the object as it was wanted.
+    pub wanted: String,
+    /// Digest of the fields that the operator owned then.
+    pub owned: String,
 }
 
 impl Children {
@@ -75,6 +91,16 @@ impl Children {
         });
     }
 
+    /// Whether this was applied to the object last.
+    pub fn knows(&self, kind: Kind, object: &DynamicObject, applied: &Applied) -> bool {
+        self.lock().get(&kind).and_then(|known| known.applied.get(&key(object))) == Some(applied)
+    }
+
+    /// This was applied to the object.
+    pub fn keep(&self, kind: Kind, object: &DynamicObject, applied: Applied) {
+        self.change(kind, |known| _ = known.applied.insert(key(object), applied));
+    }
+
     fn change(&self, kind: Kind, change: impl FnOnce(&mut Known)) {
         change(self.lock().entry(kind).or_default());
     }
@@ -83,7 +109,9 @@ impl Children {
         let mut touched: Vec<_> = objects.values().cloned().collect();
         self.change(kind, |known| {
             touched.extend(known.objects.values().cloned());
-            *known = Known { presence, objects };
+            known.applied.retain(|key, _| objects.contains_key(key));
+            known.presence = presence;
+            known.objects = objects;
         });
         touched
     }
@@ -160,7 +188,10 @@ async fn run(api: Api<DynamicObject>, kind: Kind, children: &Children, wake: &Wa
                 wake.owner(&object);
             }
             Ok(Event::Delete(object)) => {
-                children.change(kind, |known| _ = known.objects.remove(&key(&object)));
+                children.change(kind, |known| {
+                    known.objects.remove(&key(&object));
+                    known.applied.remove(&key(&object));
+                });
                 wake.owner(&object);
             }
             Err(error) if kind.is_optional() && is_absent(&error) => return,

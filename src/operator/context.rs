@@ -1,7 +1,7 @@
 //! What every reconciliation may use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::Client;
 use kube::runtime::events::Recorder;
@@ -19,8 +19,6 @@ pub struct Context {
     pub settings: Settings,
     /// What the operator made, as the cluster has it now.
     pub children: Arc<Children>,
-    /// What was applied last.
-    pub memory: Memory,
     /// Asks pods what they count.
     pub counter: Counter,
     /// Publishes Events; one for the process, since it holds what keeps them from being repeated.
@@ -29,45 +27,6 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Failures in a row, per bridge.
     pub failures: Failures,
-}
-
-/// What was applied last, by the object's UID: what was wanted, and which fields the operator owned afterwards.
-///
-/// Whoever changes or removes one of these fields takes it over from the operator (server-side apply keeps account of that), so as long
-/// as both are the same there is nothing to write. It is lost with the process: the next one applies everything once, which changes
-/// nothing.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Applied>>);
-
-/// What was wanted, and what was owned afterwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Digest of the object as it was wanted.
-    pub wanted: String,
-    /// Digest of the fields that the operator owned then.
-    pub owned: String,
-}
-
-impl Memory {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Applied>> {
-        // Every change is a single assignment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this was applied and still is as it was then.
-    pub fn knows(&self, uid: &str, applied: &Applied) -> bool {
-        self.lock().get(uid) == Some(applied)
-    }
-
-    /// This was applied.
-    pub fn keep(&self, uid: String, applied: Applied) {
-        self.lock().insert(uid, applied);
-    }
-
-    /// The object is gone.
-    pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
 }
 
 /// Failures in a row, per bridge.

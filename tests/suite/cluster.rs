@@ -18,7 +18,7 @@ use crate::support::control_plane::{CRDS, ControlPlane};
 use crate::support::site::{Site, agent, bare_metal_host};
 
 const SECOND: Duration = Duration::from_secs(1);
-const OWN_CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/crd");
+const OWN_CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/crd/bases");
 const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rbac/server.yaml");
 
 fn namespace(plane: &ControlPlane, name: &str) {
@@ -275,11 +275,14 @@ async fn shipped_yaml_is_accepted_as_it_is() {
     for file in [
         "config/rbac/server.yaml",
         "deploy/server.yaml",
+        "deploy/install.yaml",
+        "config/samples/bridge.yaml",
+        "config/samples/bridge-openshift.yaml",
         "config/samples/site",
         "config/samples/overrides.yaml",
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        for needed in ["ipxe-bridge", "lab", "edge"] {
+        for needed in ["ipxe-bridge", "ipxe-bridge-system", "lab", "edge"] {
             namespace(plane, needed);
         }
         let arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", path.to_str().unwrap()];

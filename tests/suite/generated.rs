@@ -2,18 +2,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::bridge::command;
+use crate::support::{require, tools};
 
 #[test]
-fn the_custom_resource_definitions_are_current() {
+fn the_custom_resource_definitions_and_the_install_are_current() {
     let output = command(&["crd"]).output().unwrap();
     assert!(output.status.success());
     let all = String::from_utf8(output.stdout).unwrap();
     for text in all.split("---\n").filter(|text| !text.is_empty()) {
         let name = text.split_once("metadata:\n  name: ").unwrap().1.lines().next().unwrap();
-        current(&format!("config/crd/{name}.yaml"), &format!("---\n{text}"));
+        current(&format!("config/crd/bases/{name}.yaml"), &format!("---\n{text}"));
     }
+    // Not a test of its own: it reads what was written just now.
+    the_plain_install_is_current();
 }
 
 /// Fails if a committed file is not this text; with `UPDATE` in the environment writes it.
@@ -25,6 +29,39 @@ pub fn current(path: &str, now: &str) {
     }
     let committed = fs::read_to_string(&file).unwrap_or_default();
     assert!(committed == now, "{path} is not current: make generate");
+}
+
+fn the_plain_install_is_current() {
+    let Some(tools) = require("kubectl", tools("control-plane")) else {
+        return;
+    };
+    let output = Command::new(tools.join("kubectl"))
+        .args(["kustomize", concat!(env!("CARGO_MANIFEST_DIR"), "/config/default")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let head = "# Definitions, roles and operator. Made from config/default by make generate: kubectl apply --server-side -f deploy/install.yaml\n";
+    let now = head.to_owned() + std::str::from_utf8(&output.stdout).unwrap();
+    current("deploy/install.yaml", &now);
+    // The operator's own image is that of the bridges.
+    let images: Vec<&str> = now
+        .lines()
+        .filter(|line| line.contains("ipxe-bridge:0."))
+        .map(str::trim)
+        .collect();
+    assert_eq!(images, ["value: ipxe-bridge:0.1.0", "image: ipxe-bridge:0.1.0"]);
+}
+
+#[test]
+fn argo_cds_config_map_holds_the_health_script() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/argocd");
+    let config_map = fs::read_to_string(root.join("argocd-cm.yaml")).unwrap();
+    let config_map: serde_json::Value = serde_saphyr::from_str(&config_map).unwrap();
+    let script = fs::read_to_string(root.join("ipxebridge-health.lua")).unwrap();
+    assert_eq!(
+        config_map["data"]["resource.customizations.health.ipxe-bridge.io_IpxeBridge"],
+        script.as_str()
+    );
 }
 
 #[test]

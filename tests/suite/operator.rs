@@ -1,6 +1,7 @@
 //! The operator against a real kube-apiserver, under its own ServiceAccount with the role that is shipped.
 
 mod admission;
+mod argo;
 mod builders;
 mod leadership;
 mod lifecycle;

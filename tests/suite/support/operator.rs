@@ -13,8 +13,7 @@ use super::bridge::{command, eventually};
 use super::control_plane::{CRDS, ControlPlane};
 use super::process::Leashed;
 
-const OWN_CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/crd");
-const RBAC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rbac");
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
 /// Namespace of the operator, and of bridges that name none.
 pub const NAMESPACE: &str = "ipxe-bridge-system";
 /// What the operator is told to be the bridge's image.
@@ -119,17 +118,17 @@ impl Drop for Operator {
     }
 }
 
-/// Definitions, roles, and the operator's account.
+/// Definitions, roles, and the operator's account, as they are shipped.
 pub fn install(plane: &ControlPlane) {
-    plane.load_crds(Path::new(OWN_CRDS));
-    plane.apply(&format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: \
-         ipxe-bridge-operator, namespace: {NAMESPACE}}}\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: \
-         ipxe-bridge-operator}}\nroleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: ipxe-bridge-operator}}\nsubjects: [{{kind: \
-         ServiceAccount, name: ipxe-bridge-operator, namespace: {NAMESPACE}}}]\n"
-    ));
-    for role in ["server.yaml", "operator.yaml", "lease.yaml"] {
-        plane.apply(&fs::read_to_string(Path::new(RBAC).join(role)).unwrap());
+    plane.load_crds(&Path::new(CONFIG).join("crd/bases"));
+    for file in [
+        "manager/namespace.yaml",
+        "rbac/account.yaml",
+        "rbac/server.yaml",
+        "rbac/operator.yaml",
+        "rbac/lease.yaml",
+    ] {
+        plane.apply(&fs::read_to_string(Path::new(CONFIG).join(file)).unwrap());
     }
 }
 
