@@ -8,6 +8,7 @@ mod value;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -15,6 +16,7 @@ use crate::boot::artifact::PublicUrl;
 use crate::boot::mac::MacAddr;
 
 pub use server::ServerArgs;
+use value::duration;
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
 #[derive(Debug, Parser)]
@@ -114,6 +116,9 @@ pub struct OperatorArgs {
     /// Namespace of bridges that name none [default: that of the operator's pod or kubeconfig]
     #[arg(long, env = "IPXE_BRIDGE_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
+    /// How long an operator leads without a renewal before another may take over, in whole seconds; at least 3s
+    #[arg(long, env = "IPXE_BRIDGE_LEASE_DURATION", default_value = "15s", value_parser = duration, value_name = "TIME")]
+    pub lease_duration: Duration,
     /// Image of bridges that name none
     #[arg(long, env = "RELATED_IMAGE_IPXE_BRIDGE")]
     pub image: Option<String>,
@@ -165,19 +170,28 @@ impl Cli {
         });
         let matches = command.try_get_matches_from_mut(arguments)?;
         let cli = Self::from_arg_matches(&matches)?;
-        if let Command::Server(server) = &cli.command {
-            server
-                .check()
-                .map_err(|message| command.error(clap::error::ErrorKind::ValueValidation, message))?;
-        }
+        let checked = match &cli.command {
+            Command::Server(server) => server.check(),
+            Command::Operator(operator) => operator.check(),
+            _ => Ok(()),
+        };
+        checked.map_err(|message| command.error(clap::error::ErrorKind::ValueValidation, message))?;
         Ok(cli)
+    }
+}
+
+impl OperatorArgs {
+    /// What no single value can tell.
+    fn check(&self) -> Result<(), String> {
+        match self.lease_duration >= Duration::from_secs(3) && self.lease_duration.subsec_nanos() == 0 {
+            true => Ok(()),
+            false => Err("--lease-duration: expected whole seconds, at least 3".to_owned()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::boot::policy::{BootPolicy, UnknownHosts};
 

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod http;
 pub mod kind;
+pub mod lease;
 pub mod metrics;
 pub mod name;
 pub mod observe;
@@ -46,8 +47,11 @@ use children::Wake;
 use context::Context;
 use counts::Counter;
 use kind::Kind;
+use lease::{Candidate, Fence};
 use plan::Settings;
 
+/// Name of the Lease in the operator's own namespace.
+const LEASE: &str = "ipxe-bridge-operator";
 /// Bridges looked after at once.
 const CONCURRENCY: u16 = 8;
 /// Nobody downloads anything from the operator.
@@ -59,7 +63,11 @@ const DRAIN: Duration = Duration::from_secs(1);
 ///
 /// With one sentence if a setting cannot be used. An API server that is away is no error.
 pub async fn run(args: OperatorArgs, end: CancellationToken) -> anyhow::Result<()> {
-    let client = cluster(&args).await?;
+    let config = cluster(&args).await?;
+    let fence = Fence::default();
+    // The lease itself is asked for without the fence that it opens.
+    let unfenced = Client::try_from(config.clone()).context("the kubeconfig cannot be used")?;
+    let client = lease::fenced(config, &fence).context("the kubeconfig cannot be used")?;
     let state = Arc::new(http::State::default());
     let address = SocketAddr::new(args.host, args.health_port);
     let socket = TcpListener::bind(address)
@@ -76,11 +84,38 @@ pub async fn run(args: OperatorArgs, end: CancellationToken) -> anyhow::Result<(
     let pages = tokio::spawn(listener::serve(socket, None, app, limits, Arc::default(), end.clone()));
     tracing::info!("probes and metrics are at http://{listening}");
 
-    state.metrics.leading.set(1);
-    lead(client, &args, &state, end).await?;
-    state.metrics.leading.set(0);
+    let candidate = Candidate {
+        api: Api::default_namespaced(unfenced),
+        name: LEASE.to_owned(),
+        identity: lease::identity(),
+        duration: args.lease_duration,
+        fence,
+    };
+    let work = async |end| {
+        let leading = Leading::new(&state);
+        let result = lead(client.clone(), &args, &state, end).await;
+        drop(leading);
+        result
+    };
+    candidate.run(end, work).await?;
     _ = pages.await;
     Ok(())
+}
+
+/// Says that this process leads, for as long as it is there.
+struct Leading<'a>(&'a http::State);
+
+impl<'a> Leading<'a> {
+    fn new(state: &'a http::State) -> Self {
+        state.metrics.leading.set(1);
+        Self(state)
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.leading.set(0);
+    }
 }
 
 /// Looks after all bridges until the token is cancelled.
@@ -101,6 +136,7 @@ async fn lead(client: Client, args: &OperatorArgs, state: &http::State, end: Can
         settings,
         client: client.clone(),
     });
+    ctx.children.forget();
     let (one, changed) = mpsc::unbounded();
     let (all, appeared) = mpsc::unbounded();
     let wake = Wake { one, all };
@@ -174,8 +210,8 @@ fn mounters(
     }
 }
 
-/// A client for the cluster of the kubeconfig or the ServiceAccount.
-async fn cluster(args: &OperatorArgs) -> anyhow::Result<Client> {
+/// The cluster of the kubeconfig or the ServiceAccount.
+async fn cluster(args: &OperatorArgs) -> anyhow::Result<kube::Config> {
     let mut config = kube::Config::infer()
         .await
         .context("no cluster to look after: set KUBECONFIG, or run inside a cluster")?;
@@ -185,5 +221,5 @@ async fn cluster(args: &OperatorArgs) -> anyhow::Result<Client> {
     if let Some(namespace) = &args.namespace {
         config.default_namespace.clone_from(namespace);
     }
-    Client::try_from(config).context("the kubeconfig cannot be used")
+    Ok(config)
 }

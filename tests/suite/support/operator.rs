@@ -21,7 +21,7 @@ pub const IMAGE: &str = "registry.example.com/ipxe-bridge:test";
 
 /// A running operator.
 pub struct Operator {
-    _process: Leashed,
+    process: Leashed,
     folder: TempDir,
 }
 
@@ -34,6 +34,11 @@ impl Operator {
 
     /// Starts an operator where everything is installed.
     pub async fn again(plane: &ControlPlane) -> Self {
+        Self::with(plane, &[]).await
+    }
+
+    /// Starts an operator with further flags where everything is installed.
+    pub async fn with(plane: &ControlPlane, arguments: &[&str]) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "ipxe-bridge-operator");
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
@@ -48,15 +53,13 @@ impl Operator {
             NAMESPACE,
         ]);
         command
+            .args(arguments)
             .args(["--image", IMAGE, "--log-format", "json", "--log-level", "debug"])
             .env("KUBECONFIG", kubeconfig)
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log));
         let process = Leashed::spawn(&mut command, folder.path()).unwrap();
-        let operator = Self {
-            _process: process,
-            folder,
-        };
+        let operator = Self { process, folder };
         eventually("the operator is ready", Duration::from_secs(60), async || {
             let log = operator.log();
             log.contains("probes and metrics are at") && operator.get("/readyz").await.is_some_and(|(status, _)| status == 200)
@@ -77,6 +80,19 @@ impl Operator {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(format!("{address}{path}")).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Sends it a signal: `TERM`, `STOP`, `CONT`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Whether it leads, as its metrics say.
+    pub async fn leads(&self) -> bool {
+        let page = self.get("/metrics").await;
+        page.is_some_and(|(_, text)| text.contains("\nipxe_bridge_operator_leading 1"))
     }
 
     /// How many objects it has written so far.
@@ -110,6 +126,7 @@ pub fn install(plane: &ControlPlane) {
         "rbac/account.yaml",
         "rbac/server.yaml",
         "rbac/operator.yaml",
+        "rbac/lease.yaml",
     ] {
         plane.apply(&fs::read_to_string(Path::new(CONFIG).join(file)).unwrap());
     }
