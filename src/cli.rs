@@ -2,23 +2,21 @@
 //!
 //! The only door for configuration: code further in receives these structs.
 
+mod server;
+mod value;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use strum::VariantNames;
-use url::Url;
 
 use crate::boot::artifact::PublicUrl;
-use crate::boot::kernel_arguments::{ArgumentEdits, KernelArguments};
-use crate::boot::local_disk::LocalDisk;
 use crate::boot::mac::MacAddr;
-use crate::boot::name::{ObjectName, is_dns_name};
-use crate::boot::policy::{BootPolicy, UnknownHosts};
-use crate::boot::precedence::EqualOverrides;
+
+pub use server::ServerArgs;
+use value::duration;
 
 /// Network boot of bare metal for Kubernetes: the right iPXE script for every machine, and the reason for it.
 #[derive(Debug, Parser)]
@@ -104,119 +102,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// Settings of the server.
-#[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
-    /// Address to listen on
-    #[arg(long, env = "IPXE_BRIDGE_HOST", default_value = "0.0.0.0")]
-    pub host: IpAddr,
-    /// Port for machines and people; plain HTTP unless a certificate is given without --tls-port
-    #[arg(long, env = "IPXE_BRIDGE_PORT", default_value_t = 9876)]
-    pub port: u16,
-    /// Address under which machines reach the bridge, such as http://boot.example.com:9876 [default: as the request names it]
-    #[arg(long, env = "IPXE_BRIDGE_URI")]
-    pub uri: Option<PublicUrl>,
-    /// Certificate chain (PEM); re-read when it changes
-    #[arg(long, env = "IPXE_BRIDGE_TLS_CERT", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-    /// Private key of the certificate (PEM)
-    #[arg(long, env = "IPXE_BRIDGE_TLS_KEY", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-    /// Port for HTTPS, beside plain HTTP on --port
-    #[arg(long, env = "IPXE_BRIDGE_TLS_PORT", requires = "tls_cert")]
-    pub tls_port: Option<u16>,
-    /// Port of /metrics
-    #[arg(long, env = "IPXE_BRIDGE_METRICS_PORT", default_value_t = 9877)]
-    pub metrics_port: u16,
-    /// Folder of YAML with InfraEnvs, BareMetalHosts, Agents and overrides to use in place of a cluster; changes are followed
-    #[arg(long, env = "IPXE_BRIDGE_MANIFESTS", value_name = "DIR")]
-    pub manifests: Option<PathBuf>,
-    /// Folder of scripts, one per machine, each named after its MAC address; changes are followed
-    #[arg(long, env = "IPXE_BRIDGE_HOST_FILES", value_name = "DIR")]
-    pub host_files: Option<PathBuf>,
-    /// How often things are re-read that do not report changes (upstream scripts, linked folders): seconds, or 5m
-    #[arg(long, env = "IPXE_BRIDGE_LOOP_TIMING", default_value = "90", value_parser = duration, value_name = "TIME")]
-    pub loop_timing: Duration,
-    /// Certificates (PEM) to trust for upstream beside the system's own; may be repeated; re-read when they change
-    #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_CA", value_delimiter = ',', value_name = "FILE")]
-    pub upstream_ca: Vec<PathBuf>,
-    /// Where a host of upstream is asked instead, such as images.example.com=https://images.lab.svc:8080; separated by commas
-    #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_HOST", value_delimiter = ',', value_parser = moved_host, value_name = "HOST=ADDRESS")]
-    pub upstream_host: Vec<(String, Url)>,
-    /// What a machine gets that nothing names: Shell, LocalDisk, NotFound or Wait
-    #[arg(long, env = "IPXE_BRIDGE_UNKNOWN_HOSTS", default_value_t, value_parser = word::<UnknownHosts>)]
-    pub unknown_hosts: UnknownHosts,
-    /// When a machine boots its own disk in place of its environment: UntilInstalled, Always (the environment) or Upstream
-    #[arg(long, env = "IPXE_BRIDGE_BOOT_POLICY", default_value_t, value_parser = word::<BootPolicy>)]
-    pub boot_policy: BootPolicy,
-    /// How a machine is sent to its disk: Platform (UEFI: exit 1, BIOS: sanboot), Exit, Sanboot or NotFound
-    #[arg(long, env = "IPXE_BRIDGE_LOCAL_DISK", default_value_t, value_parser = word::<LocalDisk>)]
-    pub local_disk: LocalDisk,
-    /// Appended to the kernel's command line in every environment's script
-    #[arg(
-        long,
-        env = "IPXE_BRIDGE_KERNEL_ARGUMENTS",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub kernel_arguments: KernelArguments,
-    /// Taken away from the kernel's command line in every environment's script, by key or as a whole: "quiet console=tty1"
-    #[arg(
-        long,
-        env = "IPXE_BRIDGE_KERNEL_ARGUMENTS_REMOVED",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub kernel_arguments_removed: KernelArguments,
-    /// Exchanged in the kernel's command line in every environment's script, in pairs of old and new: "console=tty0 console=ttyS0"
-    #[arg(
-        long,
-        env = "IPXE_BRIDGE_KERNEL_ARGUMENTS_REPLACED",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub kernel_arguments_replaced: KernelArguments,
-    /// Labels of the namespaces to read, such as boot=yes,stage!=test [default: all]
-    #[arg(
-        long,
-        env = "IPXE_BRIDGE_NAMESPACE_SELECTOR",
-        conflicts_with = "namespaces",
-        value_name = "LABELS"
-    )]
-    pub namespace_selector: Option<String>,
-    /// Labels of the InfraEnvs to serve, such as boot=yes,stage!=test [default: all]
-    #[arg(long, env = "IPXE_BRIDGE_ENVIRONMENT_SELECTOR", value_name = "LABELS")]
-    pub environment_selector: Option<String>,
-    /// The InfraEnv for machines that nothing else names [default: the one with the label for that]
-    #[arg(long, env = "IPXE_BRIDGE_DEFAULT_ENVIRONMENT", value_parser = object_name, value_name = "NAMESPACE/NAME")]
-    pub default_environment: Option<ObjectName>,
-    /// Namespaces to read, separated by commas [default: all]
-    #[arg(long, env = "IPXE_BRIDGE_NAMESPACES", value_delimiter = ',', value_name = "NAME")]
-    pub namespaces: Vec<String>,
-    /// Namespaces whose overrides may reach machines that a BareMetalHost of another namespace owns, separated by commas
-    #[arg(long, env = "IPXE_BRIDGE_OVERRIDE_NAMESPACES", value_delimiter = ',', value_name = "NAME")]
-    pub override_namespaces: Vec<String>,
-    /// What counts of several overrides with the same priority for one machine: None of them, or the Oldest
-    #[arg(long, env = "IPXE_BRIDGE_EQUAL_OVERRIDES", default_value_t, value_parser = word::<EqualOverrides>)]
-    pub equal_overrides: EqualOverrides,
-    /// Folder in which boots of overrides with a bootLimit are counted when there is no cluster to count them in
-    #[arg(long, env = "IPXE_BRIDGE_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-    /// Serve upstream's unchanged scripts at /ipxe-mac-proxy: they hold a token of the environment that does not expire
-    #[arg(long, env = "IPXE_BRIDGE_SCRIPT_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
-    pub script_proxy: bool,
-    /// Connections at once; further ones wait until one ends
-    #[arg(long, env = "IPXE_BRIDGE_MAX_CONNECTIONS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub max_connections: u32,
-    /// A connection is closed when its machine has taken no byte for this long
-    #[arg(long, env = "IPXE_BRIDGE_STALL_TIMEOUT", default_value = "120s", value_parser = duration, value_name = "TIME")]
-    pub stall_timeout: Duration,
-    /// How long downloads may go on after SIGTERM before they are cut
-    #[arg(long, env = "IPXE_BRIDGE_DRAIN_TIMEOUT", default_value = "5m", value_parser = duration, value_name = "TIME")]
-    pub drain_timeout: Duration,
 }
 
 /// Settings of the operator.
@@ -305,119 +190,10 @@ impl OperatorArgs {
     }
 }
 
-impl ServerArgs {
-    /// What happens to the kernel's command line of every environment.
-    pub fn argument_edits(&self) -> Result<ArgumentEdits, String> {
-        let replaced = self.kernel_arguments_replaced.as_slice().chunks(2).map(|pair| match pair {
-            [old, new] => Ok((old.clone(), new.clone())),
-            _ => {
-                Err("--kernel-arguments-replaced: expected pairs of old and new, such as \"console=tty0 console=ttyS0\"".to_owned())
-            }
-        });
-        let replaced: Vec<_> = replaced.collect::<Result<_, _>>()?;
-        let (removed, appended) = (self.kernel_arguments_removed.as_slice(), self.kernel_arguments.as_slice());
-        ArgumentEdits::new(removed, &replaced, appended).map_err(|error| error.to_string())
-    }
-
-    /// What no single value can tell.
-    fn check(&self) -> Result<(), String> {
-        for (flag, folder) in [
-            ("--manifests", &self.manifests),
-            ("--host-files", &self.host_files),
-            ("--state-dir", &self.state_dir),
-        ] {
-            if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
-                return Err(format!("{flag}: {} is not a folder", folder.display()));
-            }
-        }
-        let ports = [
-            ("--port", Some(self.port)),
-            ("--tls-port", self.tls_port),
-            ("--metrics-port", Some(self.metrics_port)),
-        ];
-        for (index, (flag, port)) in ports.iter().enumerate() {
-            if let Some((other, _)) = ports[..index]
-                .iter()
-                .find(|(_, other)| other == port && port.is_some_and(|port| port != 0))
-            {
-                return Err(format!("{other} and {flag} cannot be the same port"));
-            }
-        }
-        if self.loop_timing < Duration::from_secs(1) {
-            return Err("--loop-timing: expected at least one second".to_owned());
-        }
-        for (flag, names) in [
-            ("--namespaces", &self.namespaces),
-            ("--override-namespaces", &self.override_namespaces),
-        ] {
-            if let Some(name) = names.iter().find(|name| !is_dns_name(name)) {
-                return Err(format!(
-                    "{flag}: {name:?} is not the name of a namespace, expected names separated by commas, without blanks"
-                ));
-            }
-        }
-        if self.manifests.is_none() && self.state_dir.is_some() {
-            return Err("--state-dir goes with --manifests: in a cluster boots are counted in the status of overrides".to_owned());
-        }
-        for (flag, is_given) in [
-            ("--namespaces", !self.namespaces.is_empty()),
-            ("--namespace-selector", self.namespace_selector.is_some()),
-            ("--environment-selector", self.environment_selector.is_some()),
-        ] {
-            if self.manifests.is_some() && is_given {
-                return Err(format!(
-                    "{flag} is for a cluster: with --manifests every object of the folder is used"
-                ));
-            }
-        }
-        self.argument_edits()?;
-        Ok(())
-    }
-}
-
-/// Seconds as a plain number, or a time such as `90s` or `5m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => {
-            humantime::parse_duration(text).map_err(|_| "expected seconds such as 90, or a time such as 90s or 5m".to_owned())
-        }
-    }
-}
-
-/// `NAMESPACE/NAME`.
-fn object_name(text: &str) -> Result<ObjectName, String> {
-    let (namespace, name) = text
-        .split_once('/')
-        .ok_or("expected a namespace and a name, such as lab/discovery")?;
-    ObjectName::new(namespace, name).map_err(|error| error.to_string())
-}
-
-/// `HOST=ADDRESS`, the address without a path.
-fn moved_host(text: &str) -> Result<(String, Url), String> {
-    let expected = || "expected something like images.example.com=https://images.lab.svc:8080".to_owned();
-    let (host, address) = text.split_once('=').ok_or_else(expected)?;
-    let address = Url::parse(address).map_err(|_| expected())?;
-    let is_bare = matches!(address.scheme(), "http" | "https")
-        && address.path() == "/"
-        && address.query().is_none()
-        && address.fragment().is_none()
-        && address.username().is_empty();
-    match is_bare && !host.is_empty() {
-        true => Ok((host.to_ascii_lowercase(), address)),
-        false => Err(expected()),
-    }
-}
-
-/// One of a fixed set of words, whatever its case.
-fn word<T: FromStr + VariantNames>(text: &str) -> Result<T, String> {
-    text.parse()
-        .map_err(|_| format!("expected one of {}", T::VARIANTS.join(", ")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::policy::{BootPolicy, UnknownHosts};
 
     fn read(arguments: &[&str]) -> Result<ServerArgs, String> {
         let arguments = ["ipxe-bridge", "server"].iter().chain(arguments).map(OsString::from);
@@ -471,6 +247,24 @@ mod tests {
             ),
             (&["--loop-timing", "1ms"], "--loop-timing: expected at least one second"),
             (&["--loop-timing", "0"], "--loop-timing: expected at least one second"),
+            (
+                &["--kernel-arguments-replaced", "a b c"],
+                "--kernel-arguments-replaced: expected pairs of old and new",
+            ),
+            (
+                &["--kernel-arguments-removed", "initrd"],
+                "the machine could not boot without it",
+            ),
+            (&["--default-environment", "lab"], "expected a namespace and a name"),
+            (
+                &["--upstream-host", "a=https://b/path"],
+                "expected something like images.example.com=https://images.lab.svc:8080",
+            ),
+            (&["--namespace-selector", "a=b", "--namespaces", "lab"], "cannot be used with"),
+            (
+                &["--environment-selector", "a=b", "--manifests", "."],
+                "--environment-selector is for a cluster",
+            ),
             (&["--kernel-arguments", "a && b"], "iPXE reads it as the end of the command"),
             (&["--tls-cert", "c.pem"], "--tls-key"),
             (&["--tls-port", "443"], "--tls-cert"),

@@ -136,6 +136,7 @@ async fn lead(client: Client, args: &OperatorArgs, state: &http::State, end: Can
         settings,
         client: client.clone(),
     });
+    ctx.children.forget();
     let (one, changed) = mpsc::unbounded();
     let (all, appeared) = mpsc::unbounded();
     let wake = Wake { one, all };

@@ -58,6 +58,11 @@ impl Children {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing is known any more: another operator may have worked meanwhile.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
     /// Which kinds the cluster has.
     pub fn kinds(&self) -> BTreeMap<Kind, Presence> {
         let known = self.lock();

@@ -57,7 +57,7 @@ pub fn create_host(plane: &ControlPlane, namespace: &str, name: &str, mac: &str,
 }
 
 /// A ServiceAccount with the shipped role, or without any, and its kubeconfig.
-fn account(plane: &ControlPlane, in_namespace: &str, with_role: bool) -> String {
+pub fn account(plane: &ControlPlane, in_namespace: &str, with_role: bool) -> String {
     namespace(plane, in_namespace);
     plane.apply(&format!(
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: bridge, namespace: {in_namespace}}}\n"
@@ -78,7 +78,7 @@ fn account(plane: &ControlPlane, in_namespace: &str, with_role: bool) -> String 
 }
 
 /// Runs what blocks on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 

@@ -16,6 +16,7 @@ mod support;
 
 mod boots;
 mod certificates;
+mod choices;
 mod cluster;
 mod decision;
 mod docs;

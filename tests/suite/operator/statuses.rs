@@ -50,7 +50,8 @@ async fn the_state_of_the_pods_is_told() {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "told-new", "namespace": NAMESPACE, "labels": {
             "app.kubernetes.io/instance": "told", "app.kubernetes.io/managed-by": "ipxe-bridge-operator"}},
-        "spec": {"serviceAccountName": name, "containers": [{"name": "server", "image": "x"}]},
+        // The namespace enforces Pod Security's "restricted".
+        "spec": plane.object("deployment", NAMESPACE, name)["spec"]["template"]["spec"],
     });
     plane.apply(&pod.to_string());
     let container = |state: Value, last: Value| {
