@@ -6,6 +6,7 @@ mod builders;
 mod faults;
 mod leadership;
 mod lifecycle;
+mod pods;
 mod scale;
 mod statuses;
 
