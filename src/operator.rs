@@ -40,7 +40,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::OperatorArgs;
-use crate::crd::bridge::IpxeBridge;
 use crate::server::listener::{self, Limits};
 
 use children::Wake;
@@ -49,6 +48,7 @@ use counts::Counter;
 use kind::Kind;
 use lease::{Candidate, Fence};
 use plan::Settings;
+use reconcile::Stored;
 
 /// Name of the Lease in the operator's own namespace.
 const LEASE: &str = "ipxe-bridge-operator";
@@ -147,7 +147,7 @@ async fn lead(client: Client, args: &OperatorArgs, state: &http::State, end: Can
         let follow = children::follow(client.clone(), kind, ctx.children.clone(), wake.clone());
         tokio::spawn(watches.clone().run_until_cancelled_owned(follow));
     }
-    let bridges = Controller::new(Api::<IpxeBridge>::all(client.clone()), watcher::Config::default())
+    let bridges = Controller::new(Api::<Stored>::all(client.clone()), watcher::Config::default())
         .with_config(controller::Config::default().concurrency(CONCURRENCY));
     let store = bridges.store();
     let (of_config_map, of_secret) = (mounters(store.clone(), ctx.clone()), mounters(store, ctx.clone()));
@@ -191,21 +191,23 @@ async fn lead(client: Client, args: &OperatorArgs, state: &http::State, end: Can
 
 /// Which bridges' pods mount an object.
 fn mounters(
-    store: Store<IpxeBridge>,
+    store: Store<Stored>,
     ctx: Arc<Context>,
-) -> impl Fn(reference::Store, &str, &str) -> Vec<ObjectRef<IpxeBridge>> + Send + Sync + 'static {
+) -> impl Fn(reference::Store, &str, &str) -> Vec<ObjectRef<Stored>> + Send + Sync + 'static {
     move |kind, namespace, name| {
-        let mounts = |bridge: &Arc<IpxeBridge>| {
-            observe::namespace(bridge, &ctx) == namespace
-                && reference::references(&bridge.name_any(), &bridge.spec)
-                    .iter()
-                    .any(|reference| reference.kind == kind && reference.name == name)
+        let mounts = |stored: &Arc<Stored>| {
+            stored.0.as_ref().is_ok_and(|bridge| {
+                observe::namespace(bridge, &ctx) == namespace
+                    && reference::references(&bridge.name_any(), &bridge.spec)
+                        .iter()
+                        .any(|reference| reference.kind == kind && reference.name == name)
+            })
         };
         store
             .state()
             .iter()
-            .filter(|bridge| mounts(bridge))
-            .map(|bridge| ObjectRef::from_obj(&**bridge))
+            .filter(|stored| mounts(stored))
+            .map(|stored| ObjectRef::from_obj(&**stored))
             .collect()
     }
 }

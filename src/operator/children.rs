@@ -13,11 +13,10 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 
-use crate::crd::bridge::IpxeBridge;
-
 use super::kind::Kind;
 use super::name;
 use super::plan::Presence;
+use super::reconcile::Stored;
 
 /// How often a kind that is not there is looked for.
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
@@ -140,7 +139,7 @@ fn instance(object: &DynamicObject) -> Option<&str> {
 #[derive(Debug, Clone)]
 pub struct Wake {
     /// The bridge of an object that changed.
-    pub one: UnboundedSender<ObjectRef<IpxeBridge>>,
+    pub one: UnboundedSender<ObjectRef<Stored>>,
     /// Every bridge: a kind appeared or went.
     pub all: UnboundedSender<()>,
 }

@@ -132,3 +132,32 @@ fn metrics_address(pod: &Value) -> Option<SocketAddr> {
     let address: IpAddr = pod["status"]["podIP"].as_str()?.parse().ok()?;
     Some(SocketAddr::new(address, u16::try_from(METRICS_PORT).ok()?)).filter(|_| is_ready)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_for_prometheus_becomes_counts() {
+        let page = "# TYPE ipxe_bridge_hosts gauge\nipxe_bridge_hosts 12\nipxe_bridge_host_files 3\nipxe_bridge_conflicts 0\n\
+                    ipxe_bridge_overrides{reason=\"Serving\"} 2\nipxe_bridge_overrides{reason=\"Expired\"} 1\n\
+                    ipxe_bridge_build{version=\"1.2.3\"} 1\n# EOF\n";
+        let expected = Counts {
+            version: Some("1.2.3".to_owned()),
+            environments: None,
+            hosts: Some(12),
+            overrides: Some(3),
+            conflicts: Some(0),
+        };
+        assert_eq!(Counts::parse(page), expected);
+        assert_eq!(Counts::parse("<html>"), Counts::default());
+    }
+
+    #[test]
+    fn only_a_ready_pod_is_asked() {
+        let pod =
+            |ready: &str| serde_json::json!({"status": {"podIP": "fd00::7", "conditions": [{"type": "Ready", "status": ready}]}});
+        assert_eq!(metrics_address(&pod("False")), None);
+        assert_eq!(metrics_address(&pod("True")), "[fd00::7]:9877".parse().ok());
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 
 use crate::crd::bridge::IpxeBridge;
@@ -29,12 +30,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Fewer failures in a row than this are no news.
 const TROUBLE: u32 = 5;
 
+/// A bridge as the API server has it. One that cannot be read, since a newer version wrote it, must not end the watch of all others.
+pub type Stored = DeserializeGuard<IpxeBridge>;
+
 /// Brings one bridge to its spec, and says how far that went.
 ///
 /// # Errors
 ///
 /// Where the API server failed in a way that goes away by itself. What a person has to mend is no error but a condition.
-pub async fn reconcile(bridge: Arc<IpxeBridge>, ctx: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(stored: Arc<Stored>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let bridge = match &stored.0 {
+        Ok(bridge) => Arc::new(bridge.clone()),
+        Err(error) => {
+            let name = stored.name_any();
+            tracing::error!(
+                bridge = name,
+                "IpxeBridge {name} is left as it is, this version cannot read it: {error}"
+            );
+            ctx.metrics.reconciled("unreadable");
+            return Ok(Action::await_change());
+        }
+    };
     // Its objects go with it: they name it as their owner.
     if bridge.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
@@ -85,14 +101,15 @@ async fn converge(bridge: &Arc<IpxeBridge>, ctx: &Context) -> Result<(), Error> 
 }
 
 /// When a bridge that failed is looked at again. Called once for each failure.
-pub fn after_failure(bridge: Arc<IpxeBridge>, error: &Error, ctx: Arc<Context>) -> Action {
+pub fn after_failure(stored: Arc<Stored>, error: &Error, ctx: Arc<Context>) -> Action {
     if let Error::NotListed(_) = error {
         return Action::requeue(FIRST_PAUSE);
     }
-    let name = bridge.name_any();
+    let name = stored.name_any();
     let failures = ctx.failures.more(&name);
     tracing::warn!(bridge = name, failures, "IpxeBridge {name}: {}", chain(error));
     if failures >= TROUBLE
+        && let Ok(bridge) = stored.0.clone().map(Arc::new)
         && let Some(status) = report::troubled(bridge.status.as_ref(), &chain(error), Timestamp::now())
     {
         // If this fails too, the next failure tries again.

@@ -111,3 +111,42 @@ fn the_openapi_document_is_current() {
         }
     }
 }
+
+/// Walks a schema: every list says how it is merged, every field what it is.
+fn check(schema: &serde_json::Value, place: &str) {
+    if schema["type"] == "array" {
+        assert!(
+            schema["x-kubernetes-list-type"].is_string(),
+            "{place} does not say how it is merged"
+        );
+        check(&schema["items"], &format!("{place}[]"));
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let place = format!("{place}.{name}");
+        let is_described = property["description"].as_str().is_some_and(|text| text.len() > 5);
+        assert!(
+            is_described || ["apiVersion", "kind", "metadata"].contains(&name.as_str()),
+            "{place} is not described"
+        );
+        check(property, &place);
+    }
+}
+
+#[test]
+fn definitions_are_manuals() {
+    for definition in ipxe_bridge::crd::all() {
+        let definition = serde_json::to_value(definition).unwrap();
+        let names = &definition["spec"]["names"];
+        assert_eq!(names["categories"], serde_json::json!(["ipxe"]));
+        for version in definition["spec"]["versions"].as_array().unwrap() {
+            assert!(version["subresources"]["status"].is_object(), "{names}");
+            let kind = names["kind"].as_str().unwrap();
+            for part in ["spec", "status"] {
+                check(
+                    &version["schema"]["openAPIV3Schema"]["properties"][part],
+                    &format!("{kind}.{part}"),
+                );
+            }
+        }
+    }
+}

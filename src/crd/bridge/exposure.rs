@@ -163,6 +163,7 @@ pub struct Ingress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<IngressTls>,
     /// Annotations of the Ingress. Downloads are large: controllers that buffer or limit answers have annotations against it.
+    /// With `tls.plainHttp: Disabled` the controller has to be told to speak HTTPS to the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,

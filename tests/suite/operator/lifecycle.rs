@@ -209,11 +209,12 @@ async fn what_others_change_is_mended_and_what_is_theirs_is_left_alone() {
         plane
             .kubectl(&["delete", kind, name, "-n", NAMESPACE, "--wait=false"], None)
             .unwrap();
-        eventually(&format!("{kind} is back"), SOON, async || {
+        let took = eventually(&format!("{kind} is back"), SOON, async || {
             let object = plane.object(kind, NAMESPACE, name);
             !object.is_null() && object["metadata"]["uid"] != uid
         })
         .await;
+        println!("{kind}: back {took:?} after kubectl had deleted it");
     }
 
     // Fields of others.

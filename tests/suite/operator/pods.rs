@@ -257,6 +257,40 @@ async fn machines_notice_nothing_of_a_roll_out_a_broken_image_or_a_killed_operat
     rolled(&plane, SECOND * 120).await;
     machines.stop("a broken image, a killed operator and another roll-out").await;
     ready(SECOND * 15).await;
+
+    // A certificate that is none: pods that have a good one go on with it.
+    let tls = json!({"uri": "http://boot.example.com", "image": "ipxe-bridge:next", "tls": {"secretName": "lab-tls", "plainHttp": "Enabled"}});
+    let made = rcgen::generate_simple_self_signed(vec!["boot.example.com".to_owned()]).unwrap();
+    let certificate = |text: &str| {
+        let data = json!({"tls.crt": text, "tls.key": made.signing_key.serialize_pem()});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "lab-tls", "namespace": NAMESPACE}, "stringData": data});
+        plane.apply(&secret.to_string());
+    };
+    certificate(&made.cert.pem());
+    let machines = Machines::start(&addresses, length as usize);
+    plane.bridge("lab", tls);
+    eventually("the certificate is mounted", SECOND * 30, async || {
+        plane
+            .object("deployment", NAMESPACE, "lab-ipxe-bridge")
+            .to_string()
+            .contains("--tls-port")
+    })
+    .await;
+    rolled(&plane, SECOND * 120).await;
+    let tls_url = format!("https://{}:9443/livez", addresses.borrow()[0]);
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .danger_accept_invalid_certs(true)
+        .build()
+        .unwrap();
+    assert_eq!(client.get(&tls_url).send().await.unwrap().status(), 200);
+    certificate("no certificate");
+    says(&plane, "lab", "Degraded", "True", "PodsFailing", "certificate").await;
+    assert_eq!(plane.condition("lab", "Available")[0], "True");
+    assert_eq!(client.get(&tls_url).send().await.unwrap().status(), 200);
+    certificate(&made.cert.pem());
+    ready(SECOND * 60).await;
+    machines.stop("a certificate, a broken one, and a good one again").await;
     proxy.abort();
 
     // Nothing of it is left.

@@ -119,3 +119,35 @@ async fn a_hundred_bridges_converge_and_then_nothing_is_written() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_of_a_newer_version_does_not_stop_the_others() {
+    let Some(plane) = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap() else {
+        return;
+    };
+    let operator = Operator::start(&plane).await;
+    let policies = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/bootPolicy/enum/-";
+    let newer = json!([{"op": "add", "path": policies, "value": "FromTheFuture"}]).to_string();
+    let definition = "ipxebridges.ipxe-bridge.io";
+    plane
+        .kubectl(&["patch", "crd", definition, "--type=json", "-p", &newer], None)
+        .unwrap();
+    eventually("the definition counts", SOON, async || {
+        let bridge = json!({"apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeBridge", "metadata": {"name": "newer"}, "spec": {"bootPolicy": "FromTheFuture"}});
+        plane.kubectl(&["apply", "-f", "-"], Some(&bridge.to_string())).is_ok()
+    })
+    .await;
+    eventually("it is named", SOON, async || {
+        operator
+            .log()
+            .contains("IpxeBridge newer is left as it is, this version cannot read it")
+    })
+    .await;
+    plane.bridge("older", json!({}));
+    there(&plane, "deployment", NAMESPACE, "older-ipxe-bridge").await;
+    operator.signal("TERM");
+    // Nor does it stop one that starts with it there.
+    let _operator = Operator::again(&plane).await;
+    plane.bridge("another", json!({}));
+    there(&plane, "deployment", NAMESPACE, "another-ipxe-bridge").await;
+}

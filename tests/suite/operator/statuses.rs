@@ -215,3 +215,43 @@ async fn the_address_is_told_as_soon_as_there_is_one() {
     plane.bridge("where", json!({"service": {"type": "NodePort"}}));
     says(plane, "where", "Ready", "False", "UriMissing", "set spec.uri").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_pod_is_asked_what_it_counts() {
+    let Some(Site { plane, .. }) = Site::shared().await else {
+        return;
+    };
+    // An address of this machine that no other test listens on, in place of a pod's.
+    let address = "127.0.0.77";
+    let site = crate::support::site::Site::start().await;
+    let folder = site.path().to_str().unwrap().to_owned();
+    let arguments = ["--manifests", &folder, "--host", address, "--metrics-port", "9877"];
+    let bridge = crate::support::bridge::Bridge::start_with(&arguments, &[]).await;
+    bridge.wait_ready().await;
+
+    plane.bridge("counts", json!({"uri": "http://x"}));
+    let name = "counts-ipxe-bridge";
+    there(plane, "deployment", NAMESPACE, name).await;
+    let template = &plane.object("deployment", NAMESPACE, name)["spec"]["template"];
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+        "metadata": {"name": "counts-1", "namespace": NAMESPACE, "labels": template["metadata"]["labels"]},
+    });
+    plane.apply(&pod.to_string());
+    let status = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [{"type": "Ready", "status": "True"}]});
+    plane.status("pod", NAMESPACE, "counts-1", status);
+    all_pods_ready(plane, NAMESPACE, name);
+    becomes(plane, "ipxb", NAMESPACE, "counts", "/status/environments", &json!(2)).await;
+    let status = plane.object("ipxb", "default", "counts")["status"].clone();
+    assert_eq!(
+        (&status["hosts"], &status["overrides"], &status["conflicts"]),
+        (&json!(2), &json!(0), &json!(0))
+    );
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    plane
+        .kubectl(
+            &["delete", "pod", "counts-1", "-n", NAMESPACE, "--force", "--grace-period=0"],
+            None,
+        )
+        .unwrap();
+}

@@ -73,9 +73,9 @@ fn script(container: &Container, root: &Path, program: &Path, volumes: &Volumes)
     if security.and_then(|security| security.read_only_root_filesystem) == Some(true) {
         script.push_str("mount -o remount,ro .\n");
     }
-    write!(
+    writeln!(
         script,
-        "exec chroot . /usr/bin/setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all /program \"$@\"\n"
+        "exec chroot . /usr/bin/setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all /program \"$@\""
     )
     .unwrap();
     script

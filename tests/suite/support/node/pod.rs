@@ -100,11 +100,11 @@ impl Runner {
 
     async fn step(&mut self) {
         let container = self.container();
-        if let Err(why) = self.volumes.refresh().await {
-            if self.running.is_none() {
-                self.waiting = json!({"reason": "ContainerCreating", "message": why});
-                return;
-            }
+        if let Err(why) = self.volumes.refresh().await
+            && self.running.is_none()
+        {
+            self.waiting = json!({"reason": "ContainerCreating", "message": why});
+            return;
         }
         if let Some(running) = &mut self.running {
             match running.process.ended() {
