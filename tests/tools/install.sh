@@ -48,6 +48,12 @@ control_plane() {
     mv "$out/$program.part" "$out/$program"
   done
   touch "$out/complete"
+  # Pods of the tests have network namespaces of their own.
+  if ! command -v ip >/dev/null && command -v apt-get >/dev/null; then
+    say "installing iproute2 ..."
+    apt_get update
+    apt_get install -y --no-install-recommends iproute2
+  fi
   echo "$out"
 }
 
