@@ -1,5 +1,6 @@
 //! Parses the command line, starts telemetry, runs one command.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,24 +45,25 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Render { files, mac, uri } => {
             let now = jiff::Timestamp::now().as_second();
-            print!(
-                "{}",
-                offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now)
-            );
-            Ok(())
+            print(&offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now))
         }
         Command::Lint { files, json } => lint(&files, json),
         Command::ConvertHostFiles { directory, namespace } => convert_host_files(&directory, &namespace),
         Command::Crd => {
             for definition in ipxe_bridge::crd::all() {
-                print!("---\n{}", serde_saphyr::to_string(&definition)?);
+                print(&format!("---\n{}", serde_saphyr::to_string(&definition)?))?;
             }
             Ok(())
         }
-        Command::Openapi => {
-            println!("{}", server::api::spec()?);
-            Ok(())
-        }
+        Command::Openapi => print(&format!("{}\n", server::api::spec()?)),
+    }
+}
+
+/// Prints a text as it is. Whoever reads only its beginning, as `head` does, is not told of an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 
@@ -70,8 +72,8 @@ fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
     let findings = offline::lint(&offline::Files::read(files)?);
     for finding in &findings {
         match json {
-            true => println!("{}", serde_json::to_string(finding)?),
-            false => println!("{finding}"),
+            true => print(&format!("{}\n", serde_json::to_string(finding)?))?,
+            false => print(&format!("{finding}\n"))?,
         }
     }
     anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());
@@ -82,7 +84,7 @@ fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
 fn convert_host_files(directory: &Path, namespace: &str) -> anyhow::Result<()> {
     let converted = migrate::read(directory, namespace).with_context(|| format!("{} cannot be read", directory.display()))?;
     for host_override in &converted.overrides {
-        print!("---\n{}", serde_saphyr::to_string(host_override)?);
+        print(&format!("---\n{}", serde_saphyr::to_string(host_override)?))?;
     }
     for left in &converted.left {
         eprintln!("not converted: {left}");

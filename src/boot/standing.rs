@@ -101,6 +101,12 @@ impl Inventory {
         all.map(|(name, reach)| (name.clone(), self.standing(reach, now))).collect()
     }
 
+    /// Whether an override ends after the first of these seconds since 1970, and not after the second.
+    pub fn ends_within(&self, after: i64, until: i64) -> bool {
+        let mut ends = self.all_overrides().values().filter_map(|reach| reach.host_override.expires);
+        ends.any(|end| after < end && end <= until)
+    }
+
     /// What became of one override at this second since 1970.
     pub fn standing(&self, reach: &Reach, now: i64) -> Standing {
         let host_override = &reach.host_override;

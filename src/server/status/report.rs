@@ -1,6 +1,6 @@
 //! Writes what became of overrides, and tells of changes in Events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::boot::name::ObjectName;
 use crate::boot::standing::{Reason, Standing};
 use crate::crd::host_override::{IpxeHostOverride, IpxeHostOverrideStatus};
 use crate::server::metrics::Metrics;
-use crate::server::snapshot::Snapshot;
+use crate::server::snapshot::{Published, Snapshot};
 
 use super::claims::{self, Claim};
 use super::{Live, PAUSE, Reports, Tallies, api, describe, is_conflict, is_not_found, merge, write};
@@ -60,9 +60,37 @@ struct Written {
     at: Instant,
 }
 
+impl Written {
+    fn now(standing: &Standing) -> Self {
+        Self {
+            standing: standing.clone(),
+            at: Instant::now(),
+        }
+    }
+}
+
+/// What became of all overrides, worked out anew only when it can have changed.
+#[derive(Default)]
+struct Known {
+    published: Option<Arc<Published>>,
+    at: i64,
+    standings: BTreeMap<ObjectName, Standing>,
+}
+
+impl Known {
+    fn update(&mut self, published: Arc<Published>, now: i64) {
+        let is_same = self.published.as_ref().is_some_and(|last| Arc::ptr_eq(last, &published));
+        if !is_same || published.inventory.ends_within(self.at, now) {
+            self.standings = published.inventory.standings(now);
+        }
+        (self.published, self.at) = (Some(published), now);
+    }
+}
+
 impl Writer {
     async fn run(&self, snapshot: &Snapshot, end: &CancellationToken) {
         let mut written: HashMap<ObjectName, Written> = HashMap::new();
+        let mut known = Known::default();
         let mut failing = false;
         let mut last_time = false;
         while !last_time {
@@ -71,26 +99,20 @@ impl Writer {
             let Some(published) = snapshot.ready().ok().filter(|published| published.stale_for().is_none()) else {
                 continue;
             };
-            let standings = published.inventory.standings(Timestamp::now().as_second());
-            written.retain(|name, _| standings.contains_key(name));
-            for (name, standing) in standings {
-                let last = written.get(&name);
-                let is_new = last.is_none_or(|last| last.standing != standing);
+            known.update(published, Timestamp::now().as_second());
+            written.retain(|name, _| known.standings.contains_key(name));
+            for (name, standing) in &known.standings {
+                let last = written.get(name);
+                let is_new = last.is_none_or(|last| last.standing != *standing);
                 let is_due = last_time || last.is_none_or(|last| last.at.elapsed() >= PAUSE);
-                let counts = is_due && self.reports.is_waiting(&name);
+                let counts = is_due && self.reports.is_waiting(name);
                 if !is_new && !counts {
                     continue;
                 }
-                match self.report(&name, &standing).await {
+                match self.report(name, standing).await {
                     Ok(true) => {
                         failing = false;
-                        written.insert(
-                            name,
-                            Written {
-                                standing,
-                                at: Instant::now(),
-                            },
-                        );
+                        written.insert(name.clone(), Written::now(standing));
                     }
                     Ok(false) => {}
                     Err(error) => {
@@ -99,13 +121,7 @@ impl Writer {
                         if is_refused(&error) {
                             // The same status would be refused again; the others may be fine.
                             tracing::warn!(object = %name, "the status of an override is not accepted: {why}");
-                            written.insert(
-                                name,
-                                Written {
-                                    standing,
-                                    at: Instant::now(),
-                                },
-                            );
+                            written.insert(name.clone(), Written::now(standing));
                             continue;
                         }
                         // Once, not once a second.
