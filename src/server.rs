@@ -22,6 +22,7 @@ pub mod trouble;
 pub mod upstream;
 pub mod validator;
 pub mod watch;
+pub mod yaml;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

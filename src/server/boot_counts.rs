@@ -10,9 +10,9 @@ use crate::boot::decision::ByOverride;
 use crate::boot::mac::MacAddr;
 use crate::boot::name::ObjectName;
 
-use super::convert::Converted;
-use super::sources::{Item, Sources};
+use super::sources::{Converted, Item, Sources};
 use super::status::Reports;
+use super::trouble::NotCounted;
 
 /// Name of the source of counts in a folder.
 const SOURCE: &str = "boot counts";
@@ -31,15 +31,6 @@ pub enum BootCounts {
     Folder(Arc<Folder>),
     /// Nowhere: there is neither a cluster nor a folder.
     Nowhere,
-}
-
-/// Why a boot was not counted, and so must not happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotCounted {
-    /// The machine booted it as often as it may.
-    UsedUp,
-    /// The count cannot be written.
-    Unwritable(String),
 }
 
 impl BootCounts {

@@ -18,11 +18,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::boot::content::{Content, ContentKind, ContentName};
 use crate::boot::name::ObjectName;
 
-use super::convert::Converted;
-use super::manifests;
 use super::snapshot::Snapshot;
-use super::sources::{Item, Sources};
-use super::watch;
+use super::sources::{Converted, Item, Sources};
+use super::{watch, yaml};
 
 /// Name of the source.
 const SOURCE: &str = "scripts in ConfigMaps and Secrets";
@@ -84,11 +82,11 @@ struct Named {
 }
 
 fn of_file<K: Holder>(kind: ContentKind, document: &str) -> Option<(String, Item)> {
-    let named: Named = manifests::parse(document).ok()?;
+    let named: Named = yaml::parse(document).ok()?;
     let namespace = named.metadata.namespace.as_deref().unwrap_or("default");
     let object = ObjectName::new(namespace, named.metadata.name.as_deref()?).ok()?;
     let name = ContentName { kind, object };
-    let texts = manifests::parse::<K>(document)
+    let texts = yaml::parse::<K>(document)
         .map(Holder::texts)
         // The parser's words may hold what the object hides.
         .map_err(|_| format!("{name} cannot be read: its values do not have the form of a {kind}"));

@@ -14,7 +14,7 @@ use crate::boot::mac::MacAddr;
 use crate::boot::name::ObjectName;
 use crate::crd::foreign::{self, Kind, Object};
 
-use super::sources::Item;
+use super::sources::{Converted, Item};
 
 /// A kind whose objects become values of the domain.
 pub trait Convert: Kind {
@@ -35,15 +35,6 @@ impl From<String> for Refusal {
     fn from(cause: String) -> Self {
         Self { cause, rest: None }
     }
-}
-
-/// An object of the cluster: what it is worth, and what is wrong with it.
-#[derive(Debug, Default)]
-pub struct Converted {
-    /// Its value, if it has any.
-    pub item: Option<Item>,
-    /// What is wrong with it.
-    pub skipped: Option<Skipped>,
 }
 
 /// The key and value of an object as the API server sent it.

@@ -10,13 +10,14 @@ use std::{fmt, fs};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::inventory::Skipped;
-use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject, without_values};
+use crate::crd::foreign::{Agent, BareMetalHost, InfraEnv, Kind, StrictObject};
 use crate::crd::host_override::HostOverrideKind;
 
 use super::contents;
 use super::convert::{self, Convert};
 use super::files::{self, Changes};
 use super::sources::{Item, Sources};
+use super::yaml::{Wrong, parse};
 
 /// Name of the source.
 pub const SOURCE: &str = "manifests";
@@ -295,7 +296,6 @@ struct Header {
     items: Vec<serde_json::Value>,
 }
 
-pub(super) type Wrong = (usize, String);
 /// An object with its key, and what is wrong with it: either, both or none.
 type Read = (Option<(String, Item)>, Option<Wrong>);
 
@@ -337,15 +337,6 @@ fn read_known(header: &Header, document: &str) -> Read {
     }
 }
 
-/// Parses within limits that grow with the text: a long list is no attack, a short text that unfolds into millions of nodes is.
-pub(super) fn parse<T: serde::de::DeserializeOwned>(document: &str) -> Result<T, Wrong> {
-    let most = document.len().max(250_000);
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_nodes: most, max_events: most.max(1_000_000) },
-    };
-    serde_saphyr::from_str_with_options(document, options).map_err(wrong)
-}
-
 fn read_object<K: Convert>(header: &Header, document: &str) -> Read {
     let expected = format!("{}/{}", K::GROUP, K::VERSION);
     if header.api_version != expected {
@@ -366,13 +357,4 @@ fn read_object<K: Convert>(header: &Header, document: &str) -> Read {
             (refusal.rest.map(|item| (key, item)), Some((0, cause)))
         }
     }
-}
-
-/// Line within the document and cause, without the excerpt that the parser adds: a line of a manifest may hold a token.
-fn wrong(error: serde_saphyr::Error) -> Wrong {
-    let line = error
-        .location()
-        .map_or(0, |location| usize::try_from(location.line()).unwrap_or(0));
-    let error = error.without_snippet().to_string();
-    (line, without_values(error.lines().next().unwrap_or_default()))
 }

@@ -19,7 +19,6 @@ use crate::boot::name::ObjectName;
 use crate::boot::precedence::EqualOverrides;
 use crate::crd::foreign::{self, Kind as _};
 
-use super::convert::Converted;
 use super::snapshot::{Published, Snapshot, SourceState};
 
 /// A burst of changes is given this long to end before the inventory is rebuilt.
@@ -62,6 +61,15 @@ impl Item {
             Self::Content(_) | Self::File(_) | Self::Namespace(_) => None,
         }
     }
+}
+
+/// An object of the cluster: what it is worth, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct Converted {
+    /// Its value, if it has any.
+    pub item: Option<Item>,
+    /// What is wrong with it.
+    pub skipped: Option<Skipped>,
 }
 
 /// What every inventory is joined with.

@@ -23,7 +23,7 @@ use crate::boot::name::ObjectName;
 use crate::crd::foreign::{Kind as _, Object};
 use crate::crd::host_override::{HostOverrideKind, IpxeHostOverrideStatus};
 
-use super::boot_counts::NotCounted;
+use super::trouble::NotCounted;
 pub use claims::Claim;
 pub use report::follow;
 

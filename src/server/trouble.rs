@@ -5,7 +5,6 @@ use http::StatusCode;
 use crate::boot::artifact::UnknownKind;
 use crate::boot::mac::MacError;
 
-use super::boot_counts::NotCounted;
 use super::upstream::UpstreamError;
 
 /// The longest path and query that is looked at, in bytes. iPXE's own are far below.
@@ -44,4 +43,13 @@ pub enum Trouble {
     TargetTooLong(usize),
     /// No such route, wrong method and the like, as the framework says.
     Framework(StatusCode, String),
+}
+
+/// Why a boot was not counted, and so must not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotCounted {
+    /// The machine booted it as often as it may.
+    UsedUp,
+    /// The count cannot be written.
+    Unwritable(String),
 }

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use crate::crd::foreign::{self, Kind, Object};
 use crate::crd::host_override::HostOverrideKind;
 
-use super::convert::{self, Convert, Converted};
-use super::sources::{self, Item, Sources};
+use super::convert::{self, Convert};
+use super::sources::{self, Converted, Item, Sources};
 
 /// Objects per page of a list: bounds what is in memory at once while 10,000 hosts are read.
 const PAGE: u32 = 250;

@@ -6,8 +6,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object};
 
-use crate::server::boot_counts::NotCounted;
-use crate::server::trouble::{MAX_TARGET, Trouble};
+use crate::server::trouble::{MAX_TARGET, NotCounted, Trouble};
 use crate::server::upstream::UpstreamError;
 
 /// Seconds after which iPXE asks again by itself (`Retry-After`, honoured since 1.21.1 and before).

@@ -18,7 +18,7 @@ use crate::boot::name::ObjectName;
 
 use super::merge;
 use super::{Tally, api, describe, is_conflict, write};
-use crate::server::boot_counts::NotCounted;
+use crate::server::trouble::NotCounted;
 
 /// How long a machine waits for its boot to be counted before it is told to ask again.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use ipxe_bridge::boot::content::{Content, ContentKey, ContentKind, ContentName};
 use ipxe_bridge::boot::precedence::EqualOverrides;
 use ipxe_bridge::boot::selector::{Requirement, Selector};
-use ipxe_bridge::server::convert::Converted;
-use ipxe_bridge::server::sources::{Item, Sources, Terms};
+use ipxe_bridge::server::sources::{Converted, Item, Sources, Terms};
 
 use super::*;
 
