@@ -3,6 +3,7 @@
 mod admission;
 mod argo;
 mod builders;
+mod faults;
 mod fields;
 mod leadership;
 mod lifecycle;

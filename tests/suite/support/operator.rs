@@ -39,8 +39,13 @@ impl Operator {
 
     /// Starts an operator with further flags where everything is installed.
     pub async fn with(plane: &ControlPlane, arguments: &[&str]) -> Self {
-        rustls::crypto::ring::default_provider().install_default().ok();
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "ipxe-bridge-operator");
+        Self::by(&kubeconfig, arguments).await
+    }
+
+    /// Starts an operator with a kubeconfig of its own.
+    pub async fn by(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
         let mut command = command(&[
