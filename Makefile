@@ -40,13 +40,13 @@ check: ## What every commit passes: format, lints, documentation, unit tests
 
 .PHONY: test
 test: ## Everything: unit tests, a real API server, real boots in QEMU, the README's commands
-	$(say) "tools: kube-apiserver, etcd and kubectl (built once, about 5 minutes; KUBEBUILDER_ASSETS names a folder that has them)"
+	$(say) "tools: etcd, kube-apiserver, kube-controller-manager and kubectl (built once, about 10 minutes; KUBEBUILDER_ASSETS names a folder that has them)"
 	tests/tools/install.sh control-plane
 	$(say) "tools: QEMU, iPXE and a guest kernel (Debian packages, once)"
 	tests/tools/install.sh boot
 	$(say) "building the program and the tests (the first time takes about 5 minutes on two cores) ..."
 	cargo test --locked --no-run
-	$(say) "unit tests, HTTP, cluster and boots (about 3 minutes) ..."
+	$(say) "unit tests, HTTP, cluster, pods and boots (about 8 minutes) ..."
 	cargo test --locked -- $(TESTS)
 	$(say) "the README's commands in a clean clone ..."
 	tests/readme.sh

@@ -47,8 +47,12 @@ fn create_with_status(plane: &ControlPlane, yaml: &str) {
 }
 
 pub fn create_environment(plane: &ControlPlane, site: &Site, in_namespace: &str, name: &str) {
+    create_environment_of(plane, in_namespace, &site.infra_env(in_namespace, name, "{}", false));
+}
+
+/// An environment from its YAML.
+pub fn create_environment_of(plane: &ControlPlane, in_namespace: &str, yaml: &str) {
     namespace(plane, in_namespace);
-    let yaml = site.infra_env(in_namespace, name, "{}", false);
     create_with_status(plane, &yaml.replace("spec:\n", "spec:\n  pullSecretRef: {name: pull}\n"));
 }
 

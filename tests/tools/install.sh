@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds or finds the programs that the tests run against, once per version, in a cache outside the tree, and prints the folder that holds them.
 #
-#   tests/tools/install.sh control-plane   etcd, kube-apiserver, kubectl
+#   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
@@ -31,17 +31,28 @@ control_plane() {
   key=$(cat "$here/control-plane/go.mod" "$here/control-plane/go.sum" | sha256sum | cut -c1-12)
   out="$cache/control-plane-$version-$key"
   lock control-plane
-  if [ ! -e "$out/complete" ]; then
-    command -v go >/dev/null || die "Go is needed to build kube-apiserver $version: install it, or set KUBEBUILDER_ASSETS"
+  # Without the marker an earlier build was interrupted, and what it left may be half a program.
+  [ -e "$out/complete" ] || rm -rf "$out"
+  local minor=${version#v1.}
+  local flags="-s -w -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}"
+  local package program
+  for package in go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/{kube-apiserver,kubectl,kube-controller-manager}; do
+    program=${package##*/}
+    [ "$program" != v3 ] || program=etcd
+    # A complete folder of an older checkout may lack a program that was added since: it appears under its name when it is whole.
+    [ ! -e "$out/$program" ] || continue
+    command -v go >/dev/null || die "Go is needed to build $program $version: install it, or set KUBEBUILDER_ASSETS"
     mkdir -p "$out"
-    local minor=${version#v1.}
-    local flags="-s -w -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}"
-    local target
-    for target in go.etcd.io/etcd/server/v3=etcd k8s.io/kubernetes/cmd/kube-apiserver=kube-apiserver k8s.io/kubernetes/cmd/kubectl=kubectl; do
-      say "building ${target#*=} $version (all of it takes about 8 minutes on two cores, once) ..."
-      (cd "$here/control-plane" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "$flags" -o "$out/${target#*=}" "${target%%=*}") >&2
-    done
-    touch "$out/complete"
+    say "building $program $version (all of it takes about 10 minutes on two cores, once) ..."
+    (cd "$here/control-plane" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "$flags" -o "$out/$program.part" "$package") >&2
+    mv "$out/$program.part" "$out/$program"
+  done
+  touch "$out/complete"
+  # Pods of the tests have network namespaces of their own.
+  if ! command -v ip >/dev/null && command -v apt-get >/dev/null; then
+    say "installing iproute2 ..."
+    apt_get update
+    apt_get install -y --no-install-recommends iproute2
   fi
   echo "$out"
 }

@@ -137,6 +137,41 @@ impl ControlPlane {
         assert!(stopped.is_some(), "the API server does not run");
     }
 
+    /// Its port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts what makes ReplicaSets, Pods and EndpointSlices, and removes what has lost its owner; `None` without the tool for it.
+    pub fn start_controllers(&self) -> Option<Leashed> {
+        let program = self.tools.join("kube-controller-manager");
+        require(
+            "a kube-controller-manager",
+            program
+                .exists()
+                .then_some(())
+                .ok_or_else(|| format!("{} is missing", program.display())),
+        )?;
+        let file = |name: &str| self.dir.path().join(name);
+        let controllers = "deployment-controller,replicaset-controller,garbage-collector-controller,endpointslice-controller,namespace-controller,\
+             serviceaccount-controller,root-ca-certificate-publisher-controller,disruption-controller";
+        let mut command = logged(Command::new(program), self.dir.path(), "kube-controller-manager");
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .arg("--root-ca-file")
+            .arg(file("ca.crt"))
+            .arg("--service-account-private-key-file")
+            .arg(file("service-account.key"))
+            .arg(format!("--controllers={controllers}"))
+            .args([
+                "--leader-elect=false",
+                "--secure-port=0",
+                "--use-service-account-credentials=false",
+            ]);
+        Some(Leashed::spawn(&mut command, self.dir.path()).unwrap())
+    }
+
     /// A kubeconfig that may do everything.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("admin.kubeconfig")
@@ -264,7 +299,10 @@ fn write_certificates(dir: &Path) {
     write("ca.crt", ca.self_signed(&ca_key).unwrap().pem());
     let issuer = Issuer::new(ca, ca_key);
 
-    let mut server = named(&["127.0.0.1", "localhost", "kubernetes.default.svc"], "kube-apiserver");
+    let mut server = named(
+        &["127.0.0.1", "localhost", "kubernetes.default.svc", super::node::GATEWAY],
+        "kube-apiserver",
+    );
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let mut admin = named(&[], "admin");
     admin.distinguished_name.push(DnType::OrganizationName, "system:masters");
