@@ -20,5 +20,43 @@ fn wrong(error: serde_saphyr::Error) -> Wrong {
         .location()
         .map_or(0, |location| usize::try_from(location.line()).unwrap_or(0));
     let error = error.without_snippet().to_string();
-    (line, without_values(error.lines().next().unwrap_or_default()))
+    (
+        line,
+        without_values(&without_places(error.lines().next().unwrap_or_default())),
+    )
+}
+
+/// The parser's words without its own ` at line 2, column 4`: it counts within the document, not within the file.
+fn without_places(message: &str) -> String {
+    let mut parts = message.split(" at line ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let behind = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        text.push_str(match behind.strip_prefix(", column ") {
+            Some(behind) => behind.trim_start_matches(|c: char| c.is_ascii_digit()),
+            None => behind,
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_has_one_place_and_no_text() {
+        for (document, line, message) in [
+            ("a: 1\nb: [\n", 3, "unclosed bracket '['"),
+            ("a: 1\nb: {\n", 3, "unclosed bracket '{'"),
+        ] {
+            let (at, cause) = parse::<serde_json::Value>(document).expect_err("broken");
+            assert!(
+                at <= line && cause.starts_with(message) && !cause.contains("at line"),
+                "{at}: {cause}"
+            );
+        }
+        assert_eq!(without_places("x at line 2, column 14: y at line 3"), "x: y");
+        assert_eq!(without_places("at the door"), "at the door");
+    }
 }
