@@ -39,7 +39,7 @@ pub enum Command {
     Operator(OperatorArgs),
     /// Print what a machine would boot by these files, and why; an environment's own script is the service's to tell
     Render {
-        /// Files and folders of YAML
+        /// Files and folders of YAML; - is standard input
         #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
         files: Vec<PathBuf>,
         /// MAC address of the machine
@@ -51,7 +51,7 @@ pub enum Command {
     },
     /// Check files: objects, scripts, conflicts; fails if anything is wrong
     Lint {
-        /// Files and folders of YAML
+        /// Files and folders of YAML; - is standard input
         #[arg(required = true, value_name = "PATH")]
         files: Vec<PathBuf>,
         /// Print one JSON object a line

@@ -76,7 +76,8 @@ fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
             false => print(&format!("{finding}\n"))?,
         }
     }
-    anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());
+    let some = if findings.len() == 1 { "finding" } else { "findings" };
+    anyhow::ensure!(findings.is_empty(), "{} {some}", findings.len());
     Ok(())
 }
 

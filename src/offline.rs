@@ -30,7 +30,10 @@ impl Files {
     pub fn read(paths: &[PathBuf]) -> std::io::Result<Self> {
         let (mut items, mut places) = (Vec::new(), BTreeMap::new());
         for path in paths {
-            let read = manifests::read_once(path)?;
+            let read = match path.as_os_str() == "-" {
+                true => manifests::read_text("standard input", std::io::read_to_string(std::io::stdin())?),
+                false => manifests::read_once(path)?,
+            };
             items.extend(read.items.into_values());
             places.extend(read.places);
         }

@@ -205,7 +205,7 @@ impl Inventory {
             Action::Chain(_) | Action::LocalDisk(_) => return None,
         };
         match Template::parse(script) {
-            Err(error) if host_override.templating => Some((Reason::ScriptInvalid, error.to_string())),
+            Err(error) if host_override.templating => Some((Reason::ScriptInvalid, format!("its script, {error}"))),
             _ => None,
         }
     }

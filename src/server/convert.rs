@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::boot::agent::{Agent, Progress};
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
 use crate::boot::environment::{ArtifactUrls, Environment, Host};
+use crate::boot::host_override::{Action, HostOverride};
 use crate::boot::inventory::Skipped;
 use crate::boot::mac::MacAddr;
 use crate::boot::name::ObjectName;
@@ -35,6 +36,22 @@ impl From<String> for Refusal {
     fn from(cause: String) -> Self {
         Self { cause, rest: None }
     }
+}
+
+/// What is left of an object when something else is wrong with it: an override makes its machines wait.
+pub fn refuse(converted: Result<Option<Item>, Refusal>, cause: String) -> Result<Option<Item>, Refusal> {
+    let item = match converted {
+        Ok(item) => item,
+        Err(refusal) => refusal.rest,
+    };
+    let rest = match item {
+        Some(Item::Override(host_override)) => Some(Item::Override(Arc::new(HostOverride {
+            action: Some(Action::Unusable(cause.clone())),
+            ..HostOverride::clone(&host_override)
+        }))),
+        item => item,
+    };
+    Err(Refusal { cause, rest })
 }
 
 /// The key and value of an object as the API server sent it.

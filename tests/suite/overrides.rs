@@ -179,6 +179,15 @@ async fn files_are_checked_and_rendered_without_a_server() {
         "{places:?}"
     );
     assert!(!run(&["lint", "/nonexistent"]).0);
+    let piped = command(&["lint", "-"])
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(piped.stdout).unwrap();
+    assert!(
+        said.starts_with("standard input line 1: IpxeHostOverride a/o: its script, line 2: goto nowhere"),
+        "{said}"
+    );
 
     let bridge = site.bridge(&[]).await;
     let warnings = bridge.get("/inventory").await.json()["overrides"][0]["warnings"].clone();
@@ -225,6 +234,10 @@ async fn overrides_that_cannot_be_used_are_named_and_their_machines_wait() {
         (
             json!({"macAddresses": [MAC], "templating": true, "script": "#!ipxe\necho {{ nic }}\n"}),
             "spec.script: line 2, column 6: \"nic\" is no variable, expected one of mac, ",
+        ),
+        (
+            json!({"macAddresses": [MAC], "localDisk": {}, "bootlimit": 1}),
+            "spec.bootlimit is no field of IpxeHostOverride",
         ),
         (
             json!({"macAddresses": [MAC], "scriptFrom": {}}),
