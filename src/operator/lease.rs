@@ -253,8 +253,10 @@ impl Candidate {
                         match live {
                             Ok(Ok(Some(live))) if holder(&live) == self.identity => *lease = live,
                             Ok(Ok(_)) => return,
-                            Ok(Err(_)) | Err(_) => sleep(AGAIN).await,
+                            Ok(Err(_)) | Err(_) => {}
                         }
+                        // Whatever the cause, not in a circle without a pause.
+                        sleep(AGAIN).await;
                     }
                     Ok(Err(kube::Error::Api(status))) if status.code == 404 => return,
                     Ok(Err(_)) | Err(_) => sleep(AGAIN).await,

@@ -46,7 +46,7 @@ async fn an_api_server_in_trouble_is_waited_for_without_a_storm_and_without_a_li
         let before = proxy.total();
         proxy.set(fault);
         plane.bridge("lab", json!({"replicas": count}));
-        // Every second request fails: it is only a matter of patience.
+        // One in two requests fails: it is only a matter of patience.
         replicas(count, SECOND * 30).await;
         tokio::time::sleep(SECOND * 5).await;
         proxy.set(Fault::None);
