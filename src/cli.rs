@@ -58,6 +58,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look into a cache's folder, without a server
+    Cache {
+        /// What to do with it
+        #[command(subcommand)]
+        action: CacheAction,
+        /// The folder of --cache-dir
+        #[arg(
+            long,
+            env = "IPXE_BRIDGE_CACHE_DIR",
+            value_name = "DIR",
+            global = true,
+            default_value = "/var/cache/ipxe-bridge"
+        )]
+        cache_dir: PathBuf,
+    },
     /// Print overrides that do what a Python bridge's directory of per-machine scripts does
     ConvertHostFiles {
         /// The directory; each file is named after a MAC address
@@ -70,6 +85,25 @@ pub enum Command {
     Openapi,
     /// Print the CustomResourceDefinitions of the bridge's own kinds as YAML
     Crd,
+}
+
+/// What can be done with a cache's folder.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheAction {
+    /// List what it holds, last used first
+    Ls {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the digest of every file with the one that was written down; fails if one differs
+    Verify,
+    /// Remove what no machine asked for lately, and what dead processes left; not while a server uses the folder, which does so itself
+    Prune {
+        /// Remove what was not asked for in this time; 0s is everything
+        #[arg(long, default_value = "30d", value_parser = duration, value_name = "TIME")]
+        unused_for: Duration,
+    },
 }
 
 /// How the program logs.

@@ -5,6 +5,7 @@
 //! | [`boot`] | the domain: pure values and decisions | nothing of ours |
 //! | [`crd`] | kinds of the cluster | nothing of ours |
 //! | [`cli`] | every flag, variable and default | [`boot`] |
+//! | [`cache_folder`] | a cache's folder without a server | [`server`] |
 //! | [`migrate`] | from the Python bridge's files to overrides | [`boot`], [`crd`], [`server`] |
 //! | [`offline`] | a folder of YAML without a server | [`boot`], [`server`] |
 //! | [`telemetry`] | logs and traces | [`cli`] |
@@ -14,6 +15,7 @@
 //! `docs/architecture.md` walks through a boot request and through a change of the cluster.
 
 pub mod boot;
+pub mod cache_folder;
 pub mod cli;
 pub mod crd;
 pub mod migrate;

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use ipxe_bridge::cli::{Cli, Command, OperatorArgs, ServerArgs};
+use ipxe_bridge::cache_folder;
+use ipxe_bridge::cli::{CacheAction, Cli, Command, OperatorArgs, ServerArgs};
 use ipxe_bridge::migrate;
 use ipxe_bridge::offline;
 use ipxe_bridge::operator;
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print(&offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now))
         }
         Command::Lint { files, json } => lint(&files, json),
+        Command::Cache { action, cache_dir } => look_into_cache(&action, &cache_dir),
         Command::ConvertHostFiles { directory, namespace } => convert_host_files(&directory, &namespace),
         Command::Crd => {
             for definition in ipxe_bridge::crd::all() {
@@ -79,6 +81,44 @@ fn lint(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
     let some = if findings.len() == 1 { "finding" } else { "findings" };
     anyhow::ensure!(findings.is_empty(), "{} {some}", findings.len());
     Ok(())
+}
+
+/// Lists, verifies or prunes a cache's folder.
+fn look_into_cache(action: &CacheAction, folder: &Path) -> anyhow::Result<()> {
+    match action {
+        CacheAction::Ls { json } => {
+            for line in cache_folder::list(folder)? {
+                match json {
+                    true => print(&format!("{}\n", serde_json::to_string(&line)?))?,
+                    false => print(&format!("{line}\n"))?,
+                }
+            }
+            Ok(())
+        }
+        CacheAction::Verify => {
+            let mut damaged = 0;
+            for (line, result) in cache_folder::verify(folder)? {
+                let word = match result {
+                    Ok(true) => "whole".to_owned(),
+                    Ok(false) => "DAMAGED".to_owned(),
+                    Err(error) => format!("UNREADABLE ({error})"),
+                };
+                damaged += usize::from(word != "whole");
+                print(&format!("{word}  {line}\n"))?;
+            }
+            anyhow::ensure!(
+                damaged == 0,
+                "{damaged} damaged; a server fetches them again by itself when it starts"
+            );
+            Ok(())
+        }
+        CacheAction::Prune { unused_for } => {
+            for line in cache_folder::prune(folder, *unused_for, SystemTime::now())? {
+                print(&format!("removed  {line}\n"))?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Prints the overrides; what was not converted is told on standard error, and fails the command.

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod api;
 pub mod boot_counts;
+pub mod cache;
 pub mod contents;
 pub mod context;
 pub mod convert;
@@ -12,7 +13,9 @@ pub mod listener;
 pub mod manifests;
 pub mod metrics;
 pub mod middleware;
+pub mod pace;
 pub mod script_cache;
+pub mod sendfile;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
@@ -39,8 +42,11 @@ use crate::boot::policy::Policy;
 use crate::cli::ServerArgs;
 
 use boot_counts::BootCounts;
-use context::{Context, Settings};
+use cache::{Cache, prefetch};
+use context::{Context, Pacing, Settings};
 use listener::{Limits, Tls};
+use metrics::Metrics;
+use pace::Pace;
 use script_cache::ScriptCache;
 use snapshot::Snapshot;
 use sources::{Sources, Terms};
@@ -75,7 +81,11 @@ impl Server {
     /// Starts everything. Fails with one sentence if a setting cannot be used; what can heal by itself (an API server that is away)
     /// is no failure.
     pub async fn start(args: ServerArgs) -> anyhow::Result<Self> {
-        let upstream = Arc::new(Upstream::new(args.upstream_ca.clone(), args.upstream_host.clone())?);
+        let upstream = Arc::new(Upstream::new(
+            args.upstream_ca.clone(),
+            args.upstream_host.clone(),
+            args.upstream_connections as usize,
+        )?);
         let tls = match (&args.tls_cert, &args.tls_key) {
             (Some(certificate), Some(key)) => Some(tls::load(certificate, key)?),
             _ => None,
@@ -111,12 +121,29 @@ impl Server {
             }
             (None, None) => BootCounts::Nowhere,
         };
+        let metrics = Arc::<Metrics>::default();
+        let cache = match args.cache_dir.clone() {
+            Some(folder) => {
+                let settings = cache::Settings {
+                    folder,
+                    size: args.cache_size.get(),
+                    fresh: cache::FRESH.min(args.loop_timing),
+                };
+                Some(Cache::open(settings, upstream.clone(), metrics.clone()).await)
+            }
+            None => None,
+        };
         let context = Arc::new(Context {
             boot_counts,
+            cache,
+            pacing: Pacing {
+                total: args.rate_limit.map(|rate| Arc::new(Pace::new(rate))),
+                each: args.connection_rate_limit,
+            },
             snapshot: Arc::new(Snapshot::default()),
             upstream,
             scripts: ScriptCache::new(args.loop_timing),
-            metrics: Arc::default(),
+            metrics,
             settings: Settings {
                 uri: args.uri.clone(),
                 policy: Policy {
@@ -147,6 +174,9 @@ impl Server {
             complete &= listener.await.unwrap_or(false);
         }
         self.background.cancel();
+        if let Some(cache) = &self.context.cache {
+            cache.note_all().await;
+        }
         if let Some(last_words) = self.last_words {
             // An API server that is away does not hold up the end.
             let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
@@ -284,6 +314,12 @@ fn start_background(
             period,
             context.upstream.clone(),
         )));
+    }
+    if let Some(cache) = &context.cache {
+        spawn(Box::pin(cache.clone().follow()));
+        if args.prefetch {
+            spawn(Box::pin(prefetch::follow(cache.clone(), context.snapshot.clone(), period)));
+        }
     }
     let (snapshot, sources) = (context.snapshot.clone(), sources.clone());
     spawn(Box::pin(async move { sources.publish_to(&snapshot).await }));

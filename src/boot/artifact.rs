@@ -45,6 +45,15 @@ impl ArtifactKind {
     pub fn repeatable(self) -> bool {
         matches!(self, Self::Kernel | Self::Rootfs)
     }
+
+    /// Of kernel and rootfs the other one: they have to be of one build.
+    pub fn partner(self) -> Option<Self> {
+        match self {
+            Self::Kernel => Some(Self::Rootfs),
+            Self::Rootfs => Some(Self::Kernel),
+            Self::Initrd | Self::IpxeScript => None,
+        }
+    }
 }
 
 impl fmt::Display for ArtifactKind {
@@ -104,6 +113,21 @@ impl UpstreamUrl {
         let mut url = self.0.clone();
         url.set_query((!parts.is_empty()).then(|| parts.join("&")).as_deref());
         Self(url)
+    }
+
+    /// The address with nothing of its query but version and architecture, which tell one image from another: for people.
+    pub fn label(&self) -> String {
+        let mut label = self.to_string();
+        for (name, value) in self.0.query_pairs().filter(|pair| matches!(&*pair.0, "version" | "arch")) {
+            let is_plain = value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+            if is_plain && value.len() <= 64 {
+                let mark = if label.contains('?') { '&' } else { '?' };
+                label.push_str(&format!("{mark}{name}={value}"));
+            }
+        }
+        label
     }
 
     /// Whether the query has `name=value`.
@@ -228,6 +252,10 @@ mod tests {
         for shown in [format!("{url}"), format!("{url:?}")] {
             assert_eq!(shown, "https://images.example.com:8081/p/images/x/pxe-initrd");
         }
+        assert_eq!(
+            url.label(),
+            "https://images.example.com:8081/p/images/x/pxe-initrd?arch=x86_64"
+        );
         let error = "TOKEN not a url".parse::<UpstreamUrl>().expect_err("bad");
         assert!(!error.to_string().contains("TOKEN"));
     }

@@ -1,6 +1,7 @@
 //! The flags of `ipxe-bridge server`.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::boot::name::{ObjectName, is_dns_name};
 use crate::boot::policy::{BootPolicy, UnknownHosts};
 use crate::boot::precedence::EqualOverrides;
 
-use super::value::{duration, moved_host, object_name, word};
+use super::value::{bytes, duration, moved_host, object_name, word};
 
 /// Settings of the server.
 #[derive(Debug, Clone, Args)]
@@ -115,6 +116,24 @@ pub struct ServerArgs {
     /// Folder in which boots of overrides with a bootLimit are counted when there is no cluster to count them in
     #[arg(long, env = "IPXE_BRIDGE_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Folder in which kernels and root file systems are kept, so that they are fetched once; of this process alone
+    #[arg(long, env = "IPXE_BRIDGE_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes that the cache may hold, such as 20Gi
+    #[arg(long, env = "IPXE_BRIDGE_CACHE_SIZE", default_value = "20Gi", value_parser = bytes, value_name = "BYTES")]
+    pub cache_size: NonZeroU64,
+    /// Fetch new builds into the cache as soon as an InfraEnv shows them, before a machine asks
+    #[arg(long, env = "IPXE_BRIDGE_PREFETCH", requires = "cache_dir", value_parser = clap::builder::BoolishValueParser::new())]
+    pub prefetch: bool,
+    /// Transfers from upstream at once; further ones wait in turn, and after a minute machines are told to ask again
+    #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_CONNECTIONS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub upstream_connections: u32,
+    /// Bytes of artifacts sent a second, all connections together, such as 1G [default: no limit]
+    #[arg(long, env = "IPXE_BRIDGE_RATE_LIMIT", value_parser = bytes, value_name = "BYTES")]
+    pub rate_limit: Option<NonZeroU64>,
+    /// Bytes of artifacts sent a second on one connection, such as 10M: for network cards that lose what comes faster [default: no limit]
+    #[arg(long, env = "IPXE_BRIDGE_CONNECTION_RATE_LIMIT", value_parser = bytes, value_name = "BYTES")]
+    pub connection_rate_limit: Option<NonZeroU64>,
     /// Serve upstream's unchanged scripts at /ipxe-mac-proxy: they hold a token of the environment that does not expire
     #[arg(long, env = "IPXE_BRIDGE_SCRIPT_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub script_proxy: bool,

@@ -1,5 +1,6 @@
 //! Values of flags: from text, or what was expected.
 
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,6 +17,30 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             humantime::parse_duration(text).map_err(|_| "expected seconds such as 90, or a time such as 90s or 5m".to_owned())
         }
     }
+}
+
+/// A number of bytes, with a suffix as Kubernetes writes quantities: `k`, `M`, `G`, `T` (powers of 1000), `Ki`, `Mi`, `Gi`, `Ti` (of
+/// 1024).
+pub fn bytes(text: &str) -> Result<NonZeroU64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, suffix) = text.split_at(digits);
+    let factor = match suffix {
+        "" => Some(1),
+        "k" => Some(1000),
+        "M" => Some(1000_u64.pow(2)),
+        "G" => Some(1000_u64.pow(3)),
+        "T" => Some(1000_u64.pow(4)),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1 << 30),
+        "Ti" => Some(1 << 40),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok();
+    let product = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    product.and_then(NonZeroU64::new).ok_or_else(|| {
+        "expected bytes such as 20Gi or 500M: a whole number above 0 and perhaps k, M, G, T, Ki, Mi, Gi or Ti".to_owned()
+    })
 }
 
 /// `NAMESPACE/NAME`.

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod boot;
+pub mod cache;
 mod example;
 pub mod health;
 pub mod inventory;
@@ -22,7 +23,7 @@ use crate::boot::local_disk::LocalDisk;
 use crate::boot::policy::Policy;
 
 use super::boot_counts::BootCounts;
-use super::context::{Context, Settings};
+use super::context::{Context, Pacing, Settings};
 use super::middleware;
 use super::script_cache::ScriptCache;
 use super::upstream::Upstream;
@@ -44,6 +45,7 @@ fn service(context: &Arc<Context>) -> OpenApiService<impl OpenApi + use<>, ()> {
     let groups = (
         boot::BootApi::new(context.clone()),
         artifacts::ArtifactsApi::new(context.clone()),
+        cache::CacheApi::new(context.clone()),
         inventory::InventoryApi::new(context.clone()),
         health::HealthApi::new(context.clone()),
     );
@@ -62,7 +64,7 @@ pub fn spec() -> anyhow::Result<String> {
     let context = Context {
         boot_counts: BootCounts::Nowhere,
         snapshot: Arc::default(),
-        upstream: Arc::new(Upstream::new(Vec::new(), Vec::new())?),
+        upstream: Arc::new(Upstream::new(Vec::new(), Vec::new(), 1)?),
         scripts: ScriptCache::default(),
         metrics: Arc::default(),
         settings: Settings {
@@ -72,6 +74,8 @@ pub fn spec() -> anyhow::Result<String> {
             kernel_arguments: ArgumentEdits::default(),
             script_proxy: false,
         },
+        cache: None,
+        pacing: Pacing::default(),
         draining: AtomicBool::new(false),
         started: Instant::now(),
     };

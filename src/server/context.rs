@@ -1,5 +1,6 @@
 //! What everything that answers a request may use.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,7 +16,9 @@ use crate::boot::policy::Policy;
 
 use super::answer::Answer;
 use super::boot_counts::BootCounts;
+use super::cache::Cache;
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::script_cache::ScriptCache;
 use super::snapshot::{Published, Snapshot};
 use super::trouble::Trouble;
@@ -36,10 +39,23 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Settings.
     pub settings: Settings,
+    /// Kernel and rootfs on disk, if there is a folder for them.
+    pub cache: Option<Arc<Cache>>,
+    /// How fast artifacts are sent.
+    pub pacing: Pacing,
     /// Set when the server is about to end.
     pub draining: AtomicBool,
     /// When the server started.
     pub started: Instant,
+}
+
+/// How fast artifacts are sent; as fast as machines take them where nothing is said.
+#[derive(Debug, Default)]
+pub struct Pacing {
+    /// All of them together.
+    pub total: Option<Arc<Pace>>,
+    /// Each by itself, in bytes a second.
+    pub each: Option<NonZeroU64>,
 }
 
 /// Settings that answers depend on.

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::App;
 use super::metrics::Metrics;
+use super::sendfile::{FileStream, Parts};
 
 /// A machine that has sent no complete request head by then is gone; also the longest an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,13 +113,18 @@ impl Connection {
         // Scripts are small: waiting for more to send would only delay them.
         stream.set_nodelay(true)?;
         let addresses = (stream.local_addr()?, stream.peer_addr()?);
-        let mut stream = Box::pin(TimeoutStream::new(stream));
-        stream.as_mut().set_write_timeout_pinned(Some(self.stall));
         match self.tls.clone() {
-            None => self.http(stream, addresses, Scheme::HTTP).await,
+            None => {
+                let (stream, parts) = FileStream::new(stream);
+                let mut stream = Box::pin(TimeoutStream::new(stream));
+                stream.as_mut().set_write_timeout_pinned(Some(self.stall));
+                self.http(stream, addresses, Scheme::HTTP, Some(parts)).await
+            }
             Some(acceptor) => {
+                let mut stream = Box::pin(TimeoutStream::new(stream));
+                stream.as_mut().set_write_timeout_pinned(Some(self.stall));
                 let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-                self.http(stream, addresses, Scheme::HTTPS).await
+                self.http(stream, addresses, Scheme::HTTPS, None).await
             }
         }
     }
@@ -128,13 +134,17 @@ impl Connection {
         stream: S,
         (local, peer): (std::net::SocketAddr, std::net::SocketAddr),
         scheme: Scheme,
+        parts: Option<Parts>,
     ) -> Result<(), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let app = self.app;
-        let service = service_fn(move |request: http::Request<Incoming>| {
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
             let app = app.clone();
+            if let Some(parts) = &parts {
+                request.extensions_mut().insert(parts.clone());
+            }
             let (local, peer) = (LocalAddr(local.into()), RemoteAddr(peer.into()));
             let request = poem::Request::from((request, local, peer, scheme.clone()));
             async move {

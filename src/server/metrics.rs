@@ -16,6 +16,10 @@ pub struct Metrics {
     transfers: Family<Labels<2>, Counter>,
     bytes: Family<Labels<1>, Counter>,
     status_writes: Family<Labels<1>, Counter>,
+    cache_answers: Family<Labels<2>, Counter>,
+    cache_fills: Family<Labels<1>, Counter>,
+    cache_evictions: Counter,
+    cache_damages: Counter,
     /// Open connections.
     pub connections: Gauge,
 }
@@ -33,6 +37,23 @@ pub enum Outcome {
     /// Upstream gave an error before the first byte.
     Refused,
 }
+
+/// What the cache had to do with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display)]
+#[strum(serialize_all = "lowercase")]
+pub enum CacheResult {
+    /// The bytes were there.
+    Hit,
+    /// The bytes are on their way into the cache.
+    Fill,
+    /// The bytes were there, and upstream cannot be asked whether they are current.
+    Stale,
+    /// The bytes are not kept.
+    Pass,
+}
+
+/// How fills end, in the label `outcome`.
+const FILLS: [&str; 4] = ["complete", "upstream", "disk", "no_room"];
 
 impl Metrics {
     /// A request was answered; the operation is its id in the API document.
@@ -61,6 +82,27 @@ impl Metrics {
         self.bytes.get_or_create(&[kind]).inc_by(bytes);
     }
 
+    /// An artifact was asked for where there is a cache.
+    pub fn cache_answer(&self, kind: ArtifactKind, result: CacheResult) {
+        let labels = [("kind", kind.as_str().to_owned()), ("result", result.to_string())];
+        self.cache_answers.get_or_create(&labels).inc();
+    }
+
+    /// A fill ended, or could not begin: one of [`FILLS`].
+    pub fn cache_fill(&self, outcome: &'static str) {
+        self.cache_fills.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// A file went for others.
+    pub fn cache_eviction(&self) {
+        self.cache_evictions.inc();
+    }
+
+    /// A file was found damaged.
+    pub fn cache_damage(&self) {
+        self.cache_damages.inc();
+    }
+
     /// The status of an override was written, or could not be.
     pub fn status_write(&self, written: bool) {
         self.status_writes.get_or_create(&[("written", written.to_string())]).inc();
@@ -84,6 +126,29 @@ impl Metrics {
             "override_status_writes",
             "Writes of the status of overrides, without those of a bootLimit",
             self.status_writes.clone(),
+        );
+        registry.register(
+            "cache_answers",
+            "Answers with a kernel or rootfs where there is a cache, by what it had to do with them",
+            self.cache_answers.clone(),
+        );
+        for outcome in FILLS {
+            let _ = self.cache_fills.get_or_create(&[("outcome", outcome.to_owned())]);
+        }
+        registry.register(
+            "cache_fills",
+            "Fetches into the cache by how they ended",
+            self.cache_fills.clone(),
+        );
+        registry.register(
+            "cache_evictions",
+            "Files that went from the cache for others",
+            self.cache_evictions.clone(),
+        );
+        registry.register(
+            "cache_damaged_files",
+            "Files of the cache that were found damaged after a start",
+            self.cache_damages.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
     }

@@ -15,15 +15,20 @@ use reqwest::Response;
 
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
 
-use super::upstream::{Upstream, UpstreamError, describe};
+use super::cache::reader::Reader;
+use super::sendfile::{MAX_PART, Parts};
+use super::upstream::{Admission, Upstream, UpstreamError, describe};
 use super::validator::{ByteRange, ContentRange, Validator};
 
 /// How often a broken transfer is taken up again without progress in between.
 const RESUMES: u32 = 4;
+/// The same for one on which many machines wait: about a minute, half of the time that iPXE 2.0 waits for a byte.
+const RESUMES_OF_FILL: u32 = 10;
 /// Bytes that count as progress: an upstream that breaks off after every few must not keep a machine busy for hours.
 const PROGRESS: u64 = 64 * 1024;
-/// Pause before the first of them; doubled each time.
+/// Pause before the first of them; doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// What a client wants of an artifact.
 #[derive(Debug, Clone, Default)]
@@ -63,15 +68,27 @@ pub struct Content {
     /// Type that upstream gives it.
     pub content_type: Option<HeaderValue>,
     /// The body.
-    pub body: Transfer,
+    pub body: Body,
 }
 
-/// The body of a transfer.
+/// Where the bytes of a body come from.
+#[derive(Debug)]
+pub enum Body {
+    /// From upstream, as they are sent on.
+    Upstream(Transfer),
+    /// From the cache, which may still be getting them.
+    Held(Reader),
+}
+
+/// A body on its way from upstream.
 #[derive(Debug)]
 pub struct Transfer {
     upstream: Arc<Upstream>,
     url: UpstreamUrl,
-    response: Response,
+    /// Absent before the first piece of a rest.
+    response: Option<Response>,
+    /// The place among all transfers from upstream.
+    admission: Option<Admission>,
     /// Position of the next byte within the artifact.
     next: u64,
     /// Position behind the last byte; `None` if upstream did not say.
@@ -79,6 +96,7 @@ pub struct Transfer {
     /// What must still be true of the artifact to go on after a break; `None` if it cannot go on.
     resume: Option<Validator>,
     failures: u32,
+    resumes: u32,
     /// Where the transfer was last begun or taken up again.
     begun: u64,
 }
@@ -106,6 +124,10 @@ pub async fn open(
             (None, None) => {}
         }
     }
+    let admission = match wanted.head {
+        true => None,
+        false => Some(upstream.admit().await?),
+    };
     let response = upstream.send(method.clone(), url, headers).await?;
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         // Nobody asked for it, and iPXE would take the encoded bytes for the artifact.
@@ -135,6 +157,7 @@ pub async fn open(
                     range: None,
                     ..wanted.clone()
                 };
+                drop((response, admission));
                 return Box::pin(open(upstream, kind, url, &whole)).await;
             }
             (Some(part), part.first)
@@ -158,6 +181,7 @@ pub async fn open(
                 if_modified_since: None,
                 ..wanted.clone()
             };
+            drop((response, admission));
             return Box::pin(open(upstream, kind, url, &unconditional)).await;
         }
         StatusCode::RANGE_NOT_SATISFIABLE => {
@@ -181,36 +205,82 @@ pub async fn open(
         part,
         length: end.map(|end| end - start),
         content_type: response.headers().get(header::CONTENT_TYPE).cloned(),
-        body: Transfer {
+        body: Body::Upstream(Transfer {
             upstream: upstream.clone(),
             url: url.clone(),
-            response,
+            response: Some(response),
+            admission,
             next: start,
             end,
             resume: validator.clone(),
             failures: 0,
+            resumes: RESUMES,
             begun: start,
-        },
+        }),
         validator,
     })))
 }
 
-impl Transfer {
-    /// The pieces of the body as they come. An error cuts the connection: it is the only way to tell the machine.
-    pub fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
-        futures::stream::unfold(Some(self), |transfer| async {
-            let mut transfer = transfer?;
-            match transfer.piece().await {
-                Ok(Some(piece)) => Some((Ok(piece), Some(transfer))),
+impl Body {
+    /// The pieces of the body as they come, none larger than this where that can be chosen. An error cuts the connection: it is the only
+    /// way to tell the machine. With a queue of parts some pieces may be stand-ins for parts of a file.
+    pub fn into_stream(self, at_most: Option<usize>, parts: Option<Parts>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        let at_most = at_most.unwrap_or(MAX_PART);
+        futures::stream::unfold(Some((self, parts)), move |body| async move {
+            let (mut body, parts) = body?;
+            let piece = match &mut body {
+                Self::Upstream(transfer) => transfer.piece().await,
+                Self::Held(reader) => reader.piece(at_most, parts.as_ref()).await,
+            };
+            match piece {
+                Ok(Some(piece)) => Some((Ok(piece), Some((body, parts)))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
             }
         })
     }
+}
 
-    async fn piece(&mut self) -> io::Result<Option<Bytes>> {
+impl Transfer {
+    /// The rest of a build of which a client has the beginning.
+    pub fn rest(upstream: Arc<Upstream>, url: UpstreamUrl, build: Validator, (next, end): (u64, u64)) -> Self {
+        Self {
+            upstream,
+            url,
+            response: None,
+            admission: None,
+            next,
+            end: Some(end),
+            resume: Some(build),
+            failures: 0,
+            resumes: RESUMES,
+            begun: next,
+        }
+    }
+
+    /// The same with the patience that many machines need.
+    pub fn for_many(self) -> Self {
+        Self {
+            resumes: RESUMES_OF_FILL,
+            ..self
+        }
+    }
+
+    /// The next bytes as they come; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the rest cannot be had, or is that of another build.
+    pub async fn piece(&mut self) -> io::Result<Option<Bytes>> {
+        if self.response.is_none() {
+            self.admission = Some(self.upstream.admit().await.map_err(io::Error::other)?);
+            self.ask_for_rest().await?;
+        }
         loop {
-            let broken = match self.response.chunk().await {
+            let Some(response) = &mut self.response else {
+                return Err(io::Error::other("upstream gave no answer"));
+            };
+            let broken = match response.chunk().await {
                 Ok(Some(piece)) => {
                     self.next += piece.len() as u64;
                     if self.end.is_some_and(|end| self.next > end) {
@@ -230,34 +300,46 @@ impl Transfer {
     }
 
     /// Goes on where the transfer broke, if it is still the same build.
-    async fn take_up_again(&mut self, mut broken: String) -> io::Result<()> {
-        let (Some(validator), Some(end)) = (self.resume.clone(), self.end) else {
+    async fn take_up_again(&mut self, broken: String) -> io::Result<()> {
+        self.pause(&broken).await?;
+        self.ask_for_rest().await
+    }
+
+    async fn pause(&mut self, broken: &str) -> io::Result<()> {
+        if self.resume.is_none() || self.end.is_none() {
             return Err(io::Error::other(format!(
                 "upstream broke off ({broken}) and this kind of artifact cannot be resumed"
             )));
+        }
+        if self.failures == self.resumes {
+            return Err(io::Error::other(format!(
+                "upstream broke off {} times in a row: {broken}",
+                self.resumes + 1
+            )));
+        }
+        tokio::time::sleep((FIRST_PAUSE * (1 << self.failures)).min(LONGEST_PAUSE)).await;
+        self.failures += 1;
+        tracing::info!(at = self.next, broken, "upstream broke off, the transfer is taken up again");
+        Ok(())
+    }
+
+    async fn ask_for_rest(&mut self) -> io::Result<()> {
+        let (Some(validator), Some(end)) = (self.resume.clone(), self.end) else {
+            return Err(io::Error::other("this kind of artifact cannot be resumed"));
         };
         loop {
-            if self.failures == RESUMES {
-                return Err(io::Error::other(format!(
-                    "upstream broke off {} times in a row: {broken}",
-                    RESUMES + 1
-                )));
-            }
-            tokio::time::sleep(FIRST_PAUSE * (1 << self.failures)).await;
-            self.failures += 1;
-            tracing::info!(at = self.next, broken, "upstream broke off, the transfer is taken up again");
             let mut headers = HeaderMap::new();
             headers.insert(header::RANGE, ByteRange::from_to(self.next, end - 1).header());
             headers.insert(header::IF_RANGE, validator.header());
             let response = match self.upstream.send(Method::GET, &self.url, headers).await {
                 Ok(response) => response,
                 Err(error) => {
-                    broken = error.to_string();
+                    self.pause(&error.to_string()).await?;
                     continue;
                 }
             };
             if response.status().is_server_error() {
-                broken = format!("status {}", response.status().as_u16());
+                self.pause(&format!("status {}", response.status().as_u16())).await?;
                 continue;
             }
             let part = ContentRange::of(response.headers());
@@ -267,7 +349,7 @@ impl Transfer {
             if response.status() != StatusCode::PARTIAL_CONTENT || !same_part || !same_build || is_encoded {
                 return Err(io::Error::other("upstream has another build now, the rest would not fit"));
             }
-            self.response = response;
+            self.response = Some(response);
             self.begun = self.next;
             return Ok(());
         }

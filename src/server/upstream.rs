@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use reqwest::{Certificate, Client, Response, StatusCode, header::HeaderMap, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use crate::boot::artifact::UpstreamUrl;
@@ -15,6 +17,8 @@ use crate::boot::script::{MAX_SCRIPT, ScriptError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest pause between two pieces of a body. iPXE 2.0 gives up after 120 s without a byte: this leaves room to try again.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a place among the transfers; after that a machine is told to ask again.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A script is some hundred bytes.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Of an error's body only the first lines matter.
@@ -30,7 +34,15 @@ pub struct Upstream {
     ca_files: Vec<PathBuf>,
     /// Hosts that are asked elsewhere.
     moved: Vec<(String, Url)>,
+    /// Places for transfers of artifacts; who waits longest gets the next one. Scripts do not stand in this queue.
+    places: Arc<Semaphore>,
+    /// The same for scripts.
+    script_places: Semaphore,
 }
+
+/// A place among the transfers from upstream, for as long as it is kept.
+#[derive(Debug)]
+pub struct Admission(#[expect(dead_code, reason = "it is given back when it is dropped")] OwnedSemaphorePermit);
 
 /// What upstream says when asked for a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,20 +70,41 @@ pub enum UpstreamError {
     /// A script that cannot be passed on.
     #[error("the upstream script cannot be used: {0}")]
     Script(#[from] ScriptError),
+    /// As many transfers as there may be, all the time.
+    #[error(
+        "there are as many transfers from the upstream service as there may be (--upstream-connections), and none ended in time"
+    )]
+    Busy,
     /// A range or a length that contradicts what was asked for.
     #[error("the upstream service contradicts itself: {0}")]
     Contradiction(&'static str),
 }
 
 impl Upstream {
-    /// A client that trusts the system's certificates and those of the files, and asks some hosts at another address.
-    pub fn new(ca_files: Vec<PathBuf>, moved: Vec<(String, Url)>) -> anyhow::Result<Self> {
+    /// A client that trusts the system's certificates and those of the files, asks some hosts at another address, and has so many
+    /// transfers of artifacts at once.
+    pub fn new(ca_files: Vec<PathBuf>, moved: Vec<(String, Url)>, transfers: usize) -> anyhow::Result<Self> {
         let client = client(&ca_files)?;
+        let transfers = transfers.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             client: ArcSwap::from_pointee(client),
             ca_files,
             moved,
+            places: Arc::new(Semaphore::new(transfers)),
+            script_places: Semaphore::new(transfers),
         })
+    }
+
+    /// Waits for a place among the transfers.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if there was none in time.
+    pub async fn admit(&self) -> Result<Admission, UpstreamError> {
+        match tokio::time::timeout(QUEUE_TIMEOUT, self.places.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Admission(permit)),
+            _ => Err(UpstreamError::Busy),
+        }
     }
 
     /// Reads the certificates again; on an error the earlier ones stay.
@@ -83,6 +116,8 @@ impl Upstream {
     /// Fetches a script.
     pub async fn script(&self, url: &UpstreamUrl) -> Result<ScriptAnswer, UpstreamError> {
         let fetch = async {
+            // Never closed.
+            let _place = self.script_places.acquire().await;
             let response = self.send(reqwest::Method::GET, url, HeaderMap::new()).await?;
             let status = response.status();
             match status {

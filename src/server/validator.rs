@@ -140,6 +140,14 @@ impl Validator {
         ours.or_else(|| HeaderValue::from_str(text).ok().map(Self::Tag))
     }
 
+    /// Whether a client that names this has the build.
+    pub fn names(&self, build: &Self) -> bool {
+        match (self, build) {
+            (Self::Date(named, None), Self::Date(date, _)) => named == date,
+            (named, build) => named == build,
+        }
+    }
+
     /// For a request to upstream: an `If-Range` header.
     pub fn header(&self) -> HeaderValue {
         match self {

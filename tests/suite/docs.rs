@@ -206,7 +206,8 @@ fn operations_lists_every_metric_of_the_operator() {
 #[tokio::test]
 async fn operations_lists_every_metric() {
     let site = Site::start().await;
-    let bridge = site.bridge(&[]).await;
+    let cache = tempfile::tempdir().unwrap();
+    let bridge = site.bridge(&["--cache-dir", cache.path().to_str().unwrap()]).await;
     // Counters with labels are there from their first count on.
     assert_eq!(bridge.get("/ipxe-mac-boot/52-54-00-cc-00-01").await.status, 200);
     assert_eq!(bridge.get("/boot-artifacts/kernel/a/lab").await.status, 200);

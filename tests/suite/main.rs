@@ -15,6 +15,7 @@ pub mod upstream_service;
 mod support;
 
 mod boots;
+mod cache;
 mod certificates;
 mod choices;
 mod cluster;

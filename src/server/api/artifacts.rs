@@ -14,9 +14,11 @@ use crate::boot::artifact::ArtifactKind;
 use crate::boot::environment::Environment;
 use crate::boot::inventory::{Inventory, LookupError};
 use crate::boot::name::ObjectName;
-use crate::server::context::Context;
-use crate::server::metrics::{Metrics, Outcome};
+use crate::server::context::{Context, Pacing};
+use crate::server::metrics::{CacheResult, Metrics, Outcome};
 use crate::server::middleware;
+use crate::server::pace::Pace;
+use crate::server::sendfile::Parts;
 use crate::server::transfer::{self, Answer, Content, Wanted};
 use crate::server::trouble::Trouble;
 use crate::server::upstream::UpstreamError;
@@ -24,6 +26,9 @@ use crate::server::validator::{ByteRange, Validator};
 
 use super::problem::Failure;
 use super::{Tag, example};
+
+/// Says that a cached build may not be current.
+const STALE: &str = "111 ipxe-bridge \"Revalidation Failed\"";
 
 /// Artifacts.
 pub struct ArtifactsApi {
@@ -52,6 +57,12 @@ enum ArtifactResponse {
         /// Upstream's date of the build
         #[oai(header = "Last-Modified")]
         Option<String>,
+        /// What the artifact cache had to do with it (RFC 9211), where there is one
+        #[oai(header = "Cache-Status")]
+        Option<String>,
+        /// `111` where upstream could not be asked whether the cached build is current (RFC 7234)
+        #[oai(header = "Warning")]
+        Option<String>,
     ),
     /// The part that was asked for
     #[oai(status = 206)]
@@ -71,6 +82,12 @@ enum ArtifactResponse {
         Option<String>,
         /// Upstream's date of the build
         #[oai(header = "Last-Modified")]
+        Option<String>,
+        /// What the artifact cache had to do with it (RFC 9211), where there is one
+        #[oai(header = "Cache-Status")]
+        Option<String>,
+        /// `111` where upstream could not be asked whether the cached build is current (RFC 7234)
+        #[oai(header = "Warning")]
         Option<String>,
     ),
     /// Still the build that the client has
@@ -145,15 +162,28 @@ impl ArtifactsApi {
                 "none".to_owned(),
                 None,
                 None,
+                None,
+                None,
             ));
         }
-        let answer = transfer::open(&self.context.upstream, kind, url, &wanted)
-            .await
-            .map_err(|error| {
-                tracing::warn!(artifact = %kind, environment = %environment.name, %error, "artifact not served");
-                self.context.metrics.transfer(kind, Outcome::Refused, 0);
-                Trouble::Upstream(error)
-            })?;
+        let cache = self.context.cache.as_ref().filter(|_| kind.repeatable());
+        let opened = match cache {
+            Some(cache) => cache
+                .get(kind, url, &environment.artifacts, &wanted)
+                .await
+                .map(|(answer, result)| (answer, Some(result))),
+            None => transfer::open(&self.context.upstream, kind, url, &wanted)
+                .await
+                .map(|answer| (answer, None)),
+        };
+        let (answer, result) = opened.map_err(|error| {
+            tracing::warn!(artifact = %kind, environment = %environment.name, %error, "artifact not served");
+            self.context.metrics.transfer(kind, Outcome::Refused, 0);
+            Trouble::Upstream(error)
+        })?;
+        if let Some(result) = result {
+            self.context.metrics.cache_answer(kind, result);
+        }
         match answer {
             Answer::NotModified(validator) => {
                 let (tag, date) = validators(validator.as_ref());
@@ -176,25 +206,82 @@ impl ArtifactsApi {
                     started: Instant::now(),
                     metrics: self.context.metrics.clone(),
                 };
-                Ok(respond(*content, kind, log))
+                let sending = Sending {
+                    parts: request.data::<Parts>().cloned(),
+                    pacing: &self.context.pacing,
+                    result,
+                };
+                Ok(respond(*content, sending, log))
             }
         }
     }
 }
 
-fn respond(content: Content, kind: ArtifactKind, log: TransferLog) -> ArtifactResponse {
+/// How a body is sent.
+struct Sending<'a> {
+    parts: Option<Parts>,
+    pacing: &'a Pacing,
+    result: Option<CacheResult>,
+}
+
+impl Sending<'_> {
+    fn body(&self, body: transfer::Body, log: TransferLog) -> Body {
+        let each = self.pacing.each.map(Pace::new).map(Arc::new);
+        let paces: Vec<Arc<Pace>> = self.pacing.total.iter().cloned().chain(each).collect();
+        let at_most = paces.iter().map(|pace| pace.piece()).min();
+        let stream = log.around(body.into_stream(at_most, self.parts.clone()));
+        match paces.is_empty() {
+            true => Body::from_bytes_stream(stream),
+            false => Body::from_bytes_stream(stream.then(move |piece| {
+                let (paces, length) = (paces.clone(), piece.as_ref().map_or(0, bytes::Bytes::len));
+                async move {
+                    for pace in paces {
+                        pace.admit(length).await;
+                    }
+                    piece
+                }
+            })),
+        }
+    }
+}
+
+/// What the cache had to do with an answer (RFC 9211).
+fn cache_status(result: CacheResult) -> String {
+    let what = match result {
+        CacheResult::Hit => "hit",
+        CacheResult::Fill => "fwd=miss; collapsed; stored",
+        CacheResult::Stale => "hit; detail=upstream-away",
+        CacheResult::Pass => "fwd=bypass",
+    };
+    format!("ipxe-bridge; {what}")
+}
+
+fn respond(content: Content, sending: Sending<'_>, log: TransferLog) -> ArtifactResponse {
+    let kind = log.kind;
     let (tag, date) = validators(content.validator.as_ref());
     let content_type = content.content_type.as_ref().and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or("application/octet-stream").to_owned();
+    let status = sending.result.map(cache_status);
+    let warning = (sending.result == Some(CacheResult::Stale)).then(|| STALE.to_owned());
     let body = match log.head {
         true => Body::empty(),
-        false => Body::from_bytes_stream(log.around(content.body.into_stream())),
+        false => sending.body(content.body, log),
     };
     match content.part {
-        Some(part) => ArtifactResponse::Part(Binary(body), content_type, content.length, part.text(), tag, date),
+        Some(part) => ArtifactResponse::Part(
+            Binary(body),
+            content_type,
+            content.length,
+            part.text(),
+            tag,
+            date,
+            status,
+            warning,
+        ),
         None => {
             let ranges = if kind.repeatable() { "bytes" } else { "none" };
-            ArtifactResponse::Whole(Binary(body), content_type, content.length, ranges.to_owned(), tag, date)
+            let ranges = ranges.to_owned();
+            ArtifactResponse::Whole(Binary(body), content_type, content.length, ranges, tag, date, status, warning)
         }
     }
 }
@@ -278,8 +365,8 @@ impl Drop for TransferLog {
 impl ArtifactsApi {
     /// An artifact of an environment
     ///
-    /// Streamed from upstream. A broken transfer of kernel or rootfs is taken up again without the client noticing; an initrd is made
-    /// anew by upstream for every request, so it is always sent whole.
+    /// Streamed from upstream, or from the artifact cache where there is one. A broken transfer of kernel or rootfs is taken up again
+    /// without the client noticing; an initrd is made anew by upstream for every request, so it is always sent whole and never kept.
     #[oai(
         path = "/boot-artifacts/:kind/:namespace/:name",
         method = "get",

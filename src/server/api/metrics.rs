@@ -52,6 +52,23 @@ fn registry(context: &Context) -> Registry {
         "1 while machines can be answered",
         usize::from(context.not_ready().is_empty()),
     );
+    if let Some(cache) = &context.cache {
+        let (used, size) = cache.bytes();
+        let help = "1 while the cache does its work, 0 while files are passed through or cannot be kept";
+        gauge("cache_enabled", help, usize::from(cache.trouble().is_none()));
+        let mut bytes = |name: &str, help: &str, bytes: u64| {
+            let gauge: Gauge = Gauge::default();
+            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            registry.register_with_unit(name, help, Unit::Bytes, gauge);
+        };
+        bytes("cache_used", "Bytes that the cache holds", used);
+        bytes("cache_size", "Bytes that the cache may hold", size);
+    }
+    let mut gauge = |name: &str, help: &str, value: usize| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
     if let Ok(published) = context.snapshot.ready() {
         let inventory = &published.inventory;
         gauge("environments", "InfraEnvs in the inventory", inventory.environments().len());

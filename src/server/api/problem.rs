@@ -54,6 +54,11 @@ impl Trouble {
                 "upstream-unavailable",
                 "Upstream is not available",
             ),
+            Self::Upstream(UpstreamError::Busy) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-busy",
+                "Too many transfers from upstream",
+            ),
             Self::Upstream(UpstreamError::Redirect) => {
                 (StatusCode::BAD_GATEWAY, "upstream-redirect", "Upstream redirects elsewhere")
             }

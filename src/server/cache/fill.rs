@@ -1,0 +1,93 @@
+//! A fill: bytes of a new build go from upstream to the disk, and their digest is made on the way. No client owns it; those who wait
+//! read what is there.
+
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use tokio::sync::mpsc;
+
+use crate::server::transfer::Transfer;
+
+use super::held::{Failure, Held, Progress};
+use super::store::{Store, hex};
+
+/// Pieces that may wait for the disk.
+const QUEUE: usize = 32;
+/// Bytes after which readers are told at the latest.
+const BATCH: usize = 1 << 20;
+
+/// How a fill ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All bytes are on the disk.
+    Complete,
+    /// All bytes can be read, but will be gone with the process.
+    NotKept(String),
+    /// It broke off.
+    Failed(Failure),
+}
+
+/// Takes an artifact from upstream to its file.
+pub async fn run(held: Arc<Held>, mut transfer: Transfer, store: Arc<Store>) -> Outcome {
+    let (pieces, queue) = mpsc::channel(QUEUE);
+    let target = held.clone();
+    let writer = tokio::task::spawn_blocking(move || write(&target, &store, queue));
+    let mut upstream = None;
+    loop {
+        match transfer.piece().await {
+            Ok(Some(piece)) => {
+                // A writer that ended says why.
+                if pieces.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                upstream = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    // This also gives back the place among the transfers from upstream while the disk is still busy.
+    drop((transfer, pieces));
+    let written = writer.await;
+    let outcome = match (written, upstream) {
+        (Ok(Ok(None)), _) => Outcome::Complete,
+        (Ok(Ok(Some(why))), _) => Outcome::NotKept(why),
+        (Ok(Err(_)), Some(why)) => Outcome::Failed(Failure::Upstream(why)),
+        (Ok(Err(error)), None) => Outcome::Failed(Failure::Disk(error.to_string())),
+        (Err(error), _) => Outcome::Failed(Failure::Disk(error.to_string())),
+    };
+    held.advance(match &outcome {
+        Outcome::Complete | Outcome::NotKept(_) => Progress::Complete,
+        Outcome::Failed(failure) => Progress::Failed(failure.clone()),
+    });
+    outcome
+}
+
+/// Writes what comes until all of it is there, and makes it durable; why not, if that alone failed.
+fn write(held: &Held, store: &Store, mut queue: mpsc::Receiver<Bytes>) -> io::Result<Option<String>> {
+    let mut digest = Context::new(&SHA256);
+    let mut position = 0;
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = 0;
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            held.file().write_all_at(&piece, position)?;
+            digest.update(&piece);
+            position += piece.len() as u64;
+            batch += piece.len();
+            // Readers are told at once when nothing more is waiting: the first byte of a slow upstream is worth it.
+            next = (batch < BATCH).then(|| queue.try_recv().ok()).flatten();
+        }
+        held.advance(Progress::Filling(position));
+    }
+    if position < held.build.length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let committed = held.commit(store, hex(digest.finish().as_ref()));
+    Ok(committed.err().map(|error| error.to_string()))
+}
