@@ -1,5 +1,6 @@
 //! `IpxeBridge`: a running bridge, declared as YAML. The comments on fields are what users read.
 
+mod cache;
 mod exposure;
 mod pods;
 mod reading;
@@ -12,6 +13,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cache::{Cache, VolumeClaim};
 pub use exposure::{
     CertManager, Ingress, IngressTls, InsecurePolicy, IssuerKind, IssuerRef, Route, RouteTermination, Service, ServiceServing,
     ServiceType, Tls, TrafficPolicy,
@@ -60,6 +62,9 @@ use super::host_override::{KernelArgumentsSpec, LocalDiskSpec};
     ),
     validation = Rule::new("!has(self.tls) || self.tls.plainHttp != 'Disabled' || !has(self.route.termination) || self.route.termination in ['Reencrypt', 'Passthrough']").message(
         "with tls.plainHttp Disabled the pods have no plain port: write route.termination Reencrypt or Passthrough"
+    ),
+    validation = Rule::new("!has(self.cache.persistentVolumeClaim) || (has(self.replicas) && self.replicas <= 1)").message(
+        "only one pod can use cache.persistentVolumeClaim: write replicas 1, or leave it out so that each pod has a cache of its own"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -162,6 +167,9 @@ pub struct IpxeBridgeSpec {
     /// How a machine is sent to its own disk. Default: method `Platform`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_disk: Option<LocalDiskSpec>,
+    /// Where the pods keep kernels and root file systems, so that each is fetched once however many machines boot.
+    #[serde(default)]
+    pub cache: Cache,
     /// Scripts of single machines, as the Python bridge had them. IpxeHostOverrides can do more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_config: Option<HostConfig>,

@@ -22,6 +22,8 @@ pub const DRAIN_SECONDS: i64 = 300;
 pub const TLS_FOLDER: &str = "/etc/ipxe-bridge/tls";
 /// Folder of certificates to trust for upstream.
 pub const CA_FOLDER: &str = "/etc/ipxe-bridge/upstream-ca";
+/// Folder of the artifact cache.
+pub const CACHE_FOLDER: &str = "/var/cache/ipxe-bridge";
 /// Folder of scripts of single machines.
 pub const HOST_FILES_FOLDER: &str = "/etc/ipxe-bridge/host-files";
 
@@ -102,6 +104,14 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
         flag("override-namespaces", &trusted.join(","));
     }
     flag("equal-overrides", &spec.access.equal_overrides.to_string());
+    if spec.cache.mode.is_on() {
+        flag("cache-dir", CACHE_FOLDER);
+        flag("cache-size", &spec.cache.size);
+        if spec.cache.prefetch.is_on() {
+            list.push("--prefetch".to_owned());
+        }
+    }
+    let mut flag = |name: &str, value: &str| list.push(format!("--{name}={value}"));
     if spec.host_config.is_some() {
         flag("host-files", HOST_FILES_FOLDER);
     }

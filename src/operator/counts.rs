@@ -28,6 +28,8 @@ pub struct Counts {
     pub overrides: Option<i64>,
     /// Things that several objects claim.
     pub conflicts: Option<i64>,
+    /// Whether its artifact cache works; `None` if it has none.
+    pub cache_enabled: Option<bool>,
 }
 
 impl Counts {
@@ -57,6 +59,7 @@ impl Counts {
             hosts: gauge("ipxe_bridge_hosts"),
             overrides: gauge("ipxe_bridge_overrides"),
             conflicts: gauge("ipxe_bridge_conflicts"),
+            cache_enabled: gauge("ipxe_bridge_cache_enabled").map(|enabled| enabled == 1),
         }
     }
 }
@@ -139,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_page_for_prometheus_becomes_counts() {
-        let page = "# TYPE ipxe_bridge_hosts gauge\nipxe_bridge_hosts 12\nipxe_bridge_host_files 3\nipxe_bridge_conflicts 0\n\
+        let page = "# TYPE ipxe_bridge_hosts gauge\nipxe_bridge_hosts 12\nipxe_bridge_host_files 3\nipxe_bridge_conflicts 0\nipxe_bridge_cache_enabled 1\n\
                     ipxe_bridge_overrides{reason=\"Serving\"} 2\nipxe_bridge_overrides{reason=\"Expired\"} 1\n\
                     ipxe_bridge_build{version=\"1.2.3\"} 1\n# EOF\n";
         let expected = Counts {
@@ -148,6 +151,7 @@ mod tests {
             hosts: Some(12),
             overrides: Some(3),
             conflicts: Some(0),
+            cache_enabled: Some(true),
         };
         assert_eq!(Counts::parse(page), expected);
         assert_eq!(Counts::parse("<html>"), Counts::default());

@@ -43,6 +43,8 @@ pub enum Reason {
     RolloutStuck,
     /// The router refused the Route.
     RouteRefused,
+    /// A pod cannot use its artifact cache: machines boot, but each one's files are fetched for it alone.
+    CacheTrouble,
     /// The API server fails again and again.
     ApiServerTrouble,
 }
@@ -69,7 +71,12 @@ impl Finding {
     pub fn needs_person(&self) -> bool {
         !matches!(
             self.reason,
-            Reason::Waiting | Reason::AddressPending | Reason::PodsFailing | Reason::RolloutStuck | Reason::ApiServerTrouble
+            Reason::Waiting
+                | Reason::AddressPending
+                | Reason::PodsFailing
+                | Reason::RolloutStuck
+                | Reason::CacheTrouble
+                | Reason::ApiServerTrouble
         )
     }
 

@@ -23,6 +23,9 @@ use super::reason::{Finding, Reason};
 /// A condition shows no more than this; an Event holds at most 1 kB.
 const MAX_MESSAGE: usize = 900;
 
+const CACHE_TROUBLE: &str =
+    "a pod cannot use its artifact cache and fetches each machine's files for it alone: GET /cache of the bridge says why";
+
 /// What a status is made of.
 #[derive(Debug)]
 pub struct Facts<'a> {
@@ -50,6 +53,13 @@ pub fn status(facts: &Facts, last: Option<&IpxeBridgeStatus>, generation: Option
             .clone()
             .map(|message| Finding::new(Reason::RolloutStuck, message)),
     );
+    if facts
+        .counts
+        .as_ref()
+        .is_some_and(|counts| counts.cache_enabled == Some(false))
+    {
+        findings.push(Finding::new(Reason::CacheTrouble, CACHE_TROUBLE));
+    }
     let verdicts = verdicts(plan, &findings, &rollout);
     let last = last.cloned().unwrap_or_default();
     let counts = match &facts.counts {
@@ -61,6 +71,7 @@ pub fn status(facts: &Facts, last: Option<&IpxeBridgeStatus>, generation: Option
             hosts: last.hosts,
             overrides: last.overrides,
             conflicts: last.conflicts,
+            cache_enabled: None,
         },
         None => Counts::default(),
     };
@@ -107,7 +118,9 @@ fn verdicts(plan: &Plan, findings: &[Finding], rollout: &pods::Rollout) -> Vec<V
         .or(rolling)
         .or_else(|| waiting(Reason::AddressPending));
     let as_expected = |message: String| Finding::new(Reason::AsExpected, message);
-    let (is_ready, summary) = match (broken, &progress, &available, unaddressed) {
+    // Machines boot without a cache.
+    let broken_for_machines = broken.filter(|finding| finding.reason != Reason::CacheTrouble);
+    let (is_ready, summary) = match (broken_for_machines, &progress, &available, unaddressed) {
         (Some(finding), ..) => (false, finding.clone()),
         (None, Some(finding), ..) => (false, finding.clone()),
         (None, None, (false, finding), _) => (false, finding.clone()),

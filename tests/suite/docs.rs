@@ -247,7 +247,7 @@ async fn operations_lists_every_metric() {
         .concat()
         .split_whitespace()
         .collect();
-    let calls = ["register(\"", "register_with_unit(\"", "gauge(\""];
+    let calls = ["register(\"", "register_with_unit(\"", "gauge(\"", "bytes(\""];
     let names: Vec<&str> = calls.iter().flat_map(|call| between(&registry, call, "\"")).collect();
     assert_eq!(names.len(), described.len(), "{names:?}");
 }

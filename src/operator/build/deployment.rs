@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, KeyToPath,
-    Lifecycle, LifecycleHandler, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume,
-    VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -16,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::metadata;
 use crate::operator::arguments::{
-    CA_FOLDER, DRAIN_SECONDS, HOST_FILES_FOLDER, HTTP_PORT, HTTPS_PORT, METRICS_PORT, TLS_FOLDER, arguments, ca_sources,
+    CA_FOLDER, CACHE_FOLDER, DRAIN_SECONDS, HOST_FILES_FOLDER, HTTP_PORT, HTTPS_PORT, METRICS_PORT, TLS_FOLDER, arguments,
+    ca_sources,
 };
 use crate::operator::name;
 use crate::operator::plan::{Plan, object_name};
@@ -104,6 +105,7 @@ fn pod(plan: &Plan) -> PodSpec {
                 type_: "RuntimeDefault".to_owned(),
                 localhost_profile: None,
             }),
+            fs_group: spec.cache.fs_group.filter(|_| spec.cache.mode.is_on()),
             ..PodSecurityContext::default()
         }),
         node_selector: (!spec.node_selector.is_empty()).then(|| spec.node_selector.clone()),
@@ -295,7 +297,40 @@ fn volumes(plan: &Plan) -> Vec<(Volume, VolumeMount)> {
         };
         mount(volume, HOST_FILES_FOLDER)
     });
-    certificate.into_iter().chain(ca).chain(host_files).collect()
+    certificate
+        .into_iter()
+        .chain(ca)
+        .chain(host_files)
+        .chain(cache(plan))
+        .collect()
+}
+
+/// Room for the artifact cache: of the node, or a volume that outlives the pod.
+fn cache(plan: &Plan) -> Option<(Volume, VolumeMount)> {
+    let cache = &plan.spec.cache;
+    cache.mode.is_on().then(|| {
+        let claim = cache
+            .persistent_volume_claim
+            .as_ref()
+            .map(|claim| PersistentVolumeClaimVolumeSource {
+                claim_name: claim.claim_name.clone(),
+                read_only: None,
+            });
+        // Without a limit of the volume's own: a pod that is above one is evicted, and the cache keeps to its size by itself.
+        let empty_dir = claim.is_none().then(EmptyDirVolumeSource::default);
+        let volume = Volume {
+            name: "cache".to_owned(),
+            empty_dir,
+            persistent_volume_claim: claim,
+            ..Volume::default()
+        };
+        let mount = VolumeMount {
+            name: volume.name.clone(),
+            mount_path: CACHE_FOLDER.to_owned(),
+            ..VolumeMount::default()
+        };
+        (volume, mount)
+    })
 }
 
 fn projection((name, key): (String, String)) -> VolumeProjection {

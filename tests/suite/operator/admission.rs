@@ -96,6 +96,15 @@ fn specs() -> Vec<(Value, Option<&'static str>)> {
             json!({"kernelArguments": {"append": ["a b"]}}),
             Some("write one kernel argument without blanks"),
         ),
+        (json!({"cache": {"size": "much"}}), Some("spec.cache.size")),
+        (
+            json!({"cache": {"persistentVolumeClaim": {"claimName": "images"}}}),
+            Some("only one pod can use cache.persistentVolumeClaim: write replicas 1"),
+        ),
+        (
+            json!({"replicas": 1, "cache": {"persistentVolumeClaim": {"claimName": "images"}}}),
+            None,
+        ),
         (json!({"unknownHosts": "Panic"}), Some("Unsupported value: \"Panic\"")),
         (
             json!({"podDisruptionBudget": {"maxUnavailable": 0}}),

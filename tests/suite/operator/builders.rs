@@ -86,6 +86,7 @@ pub fn everything() -> Value {
         "bootPolicy": "Upstream",
         "kernelArguments": {"remove": ["quiet"], "replace": [{"argument": "console=tty0", "with": "console=ttyS0,115200n8"}], "append": ["ip=dhcp", "a=b"]},
         "localDisk": {"method": "Sanboot"},
+        "cache": {"mode": "Enabled", "size": "40Gi", "prefetch": "Enabled", "fsGroup": 1000},
         "hostConfig": {"configMapName": "machines"},
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
         "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25,
@@ -106,7 +107,7 @@ fn plans_become_these_objects() {
     });
     let small = json!({
         "replicas": 1, "networkPolicy": {"mode": "Disabled"}, "podDisruptionBudget": {"mode": "Disabled"}, "topologySpreadConstraints": [],
-        "ingress": {"host": "boot.example.com"}, "tls": {"secretName": "own"},
+        "ingress": {"host": "boot.example.com"}, "tls": {"secretName": "own"}, "cache": {"persistentVolumeClaim": {"claimName": "images"}},
     });
     for (name, spec, optional) in [
         ("empty", json!({}), &[][..]),
@@ -193,6 +194,17 @@ fn settings_of_the_server() -> Vec<(Value, Read, &'static str)> {
             |s| text(&s.default_environment),
             "lab/discovery",
         ),
+        (
+            json!({"cache": {"mode": "Disabled"}}),
+            |s| text(s.cache_dir.iter().map(|path| path.display())),
+            "",
+        ),
+        (
+            json!({"cache": {"size": "40Gi"}}),
+            |s| s.cache_size.to_string(),
+            "42949672960",
+        ),
+        (json!({"cache": {"prefetch": "Enabled"}}), |s| s.prefetch.to_string(), "true"),
         (
             json!({"hostConfig": {"configMapName": "machines"}}),
             |s| text(s.host_files.iter().map(|path| path.display())),

@@ -225,7 +225,13 @@ async fn a_running_pod_is_asked_what_it_counts() {
     let address = "127.0.0.77";
     let site = crate::support::site::Site::start().await;
     let folder = site.path().to_str().unwrap().to_owned();
-    let arguments = ["--manifests", &folder, "--host", address, "--metrics-port", "9877"];
+    // A folder that nobody can make.
+    let cache = ["--cache-dir", "/dev/null/cache"];
+    let arguments = [
+        &["--manifests", &folder, "--host", address, "--metrics-port", "9877"][..],
+        &cache,
+    ]
+    .concat();
     let bridge = crate::support::bridge::Bridge::start_with(&arguments, &[]).await;
     bridge.wait_ready().await;
 
@@ -248,6 +254,17 @@ async fn a_running_pod_is_asked_what_it_counts() {
         (&json!(2), &json!(0), &json!(0))
     );
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    says(
+        plane,
+        "counts",
+        "Degraded",
+        "True",
+        "CacheTrouble",
+        "GET /cache of the bridge says why",
+    )
+    .await;
+    says(plane, "counts", "Ready", "True", "AsExpected", "").await;
+    says(plane, "counts", "Stalled", "False", "AsExpected", "").await;
     plane
         .kubectl(
             &["delete", "pod", "counts-1", "-n", NAMESPACE, "--force", "--grace-period=0"],
