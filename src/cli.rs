@@ -2,6 +2,7 @@
 //!
 //! The only door for configuration: code further in receives these structs.
 
+mod netboot;
 mod server;
 mod value;
 
@@ -15,6 +16,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::boot::artifact::PublicUrl;
 use crate::boot::mac::MacAddr;
 
+pub use netboot::{Answer, NetbootArgs, ProxyDhcp, Quirk, Tftp};
 pub use server::ServerArgs;
 use value::duration;
 
@@ -37,6 +39,8 @@ pub enum Command {
     Server(Box<ServerArgs>),
     /// Keep bridges running as the IpxeBridge objects of the cluster say
     Operator(OperatorArgs),
+    /// Tell machines that boot from the network what to fetch, and send it: ProxyDHCP, TFTP and boot programs over HTTP
+    Netboot(Box<NetbootArgs>),
     /// Print what a machine would boot by these files, and why; an environment's own script is the service's to tell
     Render {
         /// Files and folders of YAML; - is standard input
@@ -207,6 +211,7 @@ impl Cli {
         let checked = match &cli.command {
             Command::Server(server) => server.check(),
             Command::Operator(operator) => operator.check(),
+            Command::Netboot(netboot) => netboot.check(),
             _ => Ok(()),
         };
         checked.map_err(|message| command.error(clap::error::ErrorKind::ValueValidation, message))?;

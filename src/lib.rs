@@ -8,6 +8,7 @@
 //! | [`cache_folder`] | a cache's folder without a server | [`server`] |
 //! | [`migrate`] | from the Python bridge's files to overrides | [`boot`], [`crd`], [`server`] |
 //! | [`offline`] | a folder of YAML without a server | [`boot`], [`server`] |
+//! | [`netboot`] | ProxyDHCP, TFTP and boot programs, in a process of its own | [`boot`], [`cli`] |
 //! | [`telemetry`] | logs and traces | [`cli`] |
 //! | [`operator`] | keeps bridges running as objects of the cluster say | [`crd`], [`cli`], the listener of [`server`] |
 //! | [`server`] | watches, inventory, API, listeners | [`boot`], [`crd`], [`cli`] |
@@ -19,6 +20,7 @@ pub mod cache_folder;
 pub mod cli;
 pub mod crd;
 pub mod migrate;
+pub mod netboot;
 pub mod offline;
 pub mod operator;
 pub mod server;

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use ipxe_bridge::cache_folder;
-use ipxe_bridge::cli::{CacheAction, Cli, Command, OperatorArgs, ServerArgs};
+use ipxe_bridge::cli::{CacheAction, Cli, Command, NetbootArgs, OperatorArgs, ServerArgs};
 use ipxe_bridge::migrate;
+use ipxe_bridge::netboot::{self, Netboot};
 use ipxe_bridge::offline;
 use ipxe_bridge::operator;
 use ipxe_bridge::server::{self, Server};
@@ -43,6 +44,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let _guard = telemetry::start(&cli.log)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(operate(args))
+        }
+        Command::Netboot(args) => {
+            let _guard = telemetry::start(&cli.log)?;
+            raise_file_limit();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(answer_boot_network(*args))
         }
         Command::Render { files, mac, uri } => {
             let now = jiff::Timestamp::now().as_second();
@@ -145,8 +152,16 @@ async fn serve(args: ServerArgs) -> anyhow::Result<()> {
         }
     };
     let drain = args.drain_timeout;
+    let (interfaces, programs, uri, host) = (args.netboot.clone(), args.boot_programs.clone(), args.uri.clone(), args.host);
     let server = Server::start(args).await?;
+    let netboot = match interfaces.is_empty() {
+        true => None,
+        false => Some(Netboot::start(netboot::Settings::beside(interfaces, server.address, uri, programs, host)).await?),
+    };
     asked_to_end().await;
+    if let Some(netboot) = netboot {
+        netboot.stop().await;
+    }
     tracing::info!("no new connections; downloads in progress have {drain:?} to finish");
     tokio::select! {
         complete = server.stop() => match complete {
@@ -171,6 +186,19 @@ async fn operate(args: OperatorArgs) -> anyhow::Result<()> {
         asked.cancel();
     });
     operator::run(args, end).await
+}
+
+/// Answers machines of the boot network until SIGTERM or Ctrl-C.
+async fn answer_boot_network(args: NetbootArgs) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let netboot = Netboot::start(args.into()).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    netboot.stop().await;
+    tracing::info!("the end");
+    Ok(())
 }
 
 /// Every connection is a file descriptor, and the usual limit of 1024 is below the number of machines of some racks.

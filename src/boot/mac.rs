@@ -63,6 +63,18 @@ impl MacAddr {
     }
 }
 
+impl TryFrom<[u8; 6]> for MacAddr {
+    type Error = MacError;
+
+    fn try_from(octets: [u8; 6]) -> Result<Self, MacError> {
+        let mac = Self(octets);
+        match mac.not_unicast() {
+            Some(why) => Err(MacError::NotUnicast(mac, why)),
+            None => Ok(mac),
+        }
+    }
+}
+
 impl FromStr for MacAddr {
     type Err = MacError;
 
@@ -99,11 +111,7 @@ impl FromStr for MacAddr {
         if digits != 12 || text.len() != 12 + 12 / group - 1 {
             return Err(shape());
         }
-        let mac = Self(octets);
-        match mac.not_unicast() {
-            Some(why) => Err(MacError::NotUnicast(mac, why)),
-            None => Ok(mac),
-        }
+        Self::try_from(octets)
     }
 }
 

@@ -143,6 +143,13 @@ pub struct ServerArgs {
     /// A connection is closed when its machine has taken no byte for this long
     #[arg(long, env = "IPXE_BRIDGE_STALL_TIMEOUT", default_value = "120s", value_parser = duration, value_name = "TIME")]
     pub stall_timeout: Duration,
+    /// Also answer machines that boot from the network on this interface, such as eth1, with ProxyDHCP, TFTP and boot programs: all that
+    /// `ipxe-bridge netboot` does; may be repeated
+    #[arg(long, env = "IPXE_BRIDGE_NETBOOT", value_delimiter = ',', value_name = "INTERFACE")]
+    pub netboot: Vec<String>,
+    /// Folder of boot programs for --netboot [default: /usr/lib/ipxe or /usr/share/ipxe]
+    #[arg(long, env = "IPXE_BRIDGE_BOOT_PROGRAMS", value_name = "DIR", requires = "netboot")]
+    pub boot_programs: Option<PathBuf>,
     /// How long downloads may go on after SIGTERM before they are cut
     #[arg(long, env = "IPXE_BRIDGE_DRAIN_TIMEOUT", default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub drain_timeout: Duration,
@@ -168,6 +175,7 @@ impl ServerArgs {
             ("--manifests", &self.manifests),
             ("--host-files", &self.host_files),
             ("--state-dir", &self.state_dir),
+            ("--boot-programs", &self.boot_programs),
         ] {
             if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
                 return Err(format!("{flag}: {} is not a folder", folder.display()));
@@ -185,6 +193,9 @@ impl ServerArgs {
             {
                 return Err(format!("{other} and {flag} cannot be the same port"));
             }
+        }
+        if !self.netboot.is_empty() && self.tls_cert.is_some() && self.tls_port.is_none() {
+            return Err("--netboot: iPXE needs plain HTTP, and --port speaks TLS: give --tls-port as well".to_owned());
         }
         if self.loop_timing < Duration::from_secs(1) {
             return Err("--loop-timing: expected at least one second".to_owned());

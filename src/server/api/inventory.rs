@@ -8,7 +8,8 @@ use std::sync::Arc;
 use poem::Request;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{Html, Json};
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::types::Example;
+use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use crate::boot::mac::MacAddr;
 use crate::server::context::Context;
@@ -36,6 +37,29 @@ enum InventoryResponse {
     /// Everything the bridge knows
     #[oai(status = 200)]
     Inventory(Json<InventoryView>),
+}
+
+#[derive(ApiResponse)]
+enum KnownMachinesResponse {
+    /// Every machine that is named
+    #[oai(status = 200)]
+    Machines(Json<KnownMachines>),
+}
+
+/// The machines that something names: an override, a BareMetalHost or a host file.
+#[derive(Debug, Object)]
+#[oai(example, rename_all = "camelCase")]
+struct KnownMachines {
+    /// Their MAC addresses, in order.
+    mac_addresses: Vec<String>,
+}
+
+impl Example for KnownMachines {
+    fn example() -> Self {
+        Self {
+            mac_addresses: vec!["52:54:00:cc:00:01".to_owned()],
+        }
+    }
 }
 
 #[derive(ApiResponse)]
@@ -70,6 +94,17 @@ impl InventoryApi {
     async fn inventory(&self) -> Result<InventoryResponse, Failure> {
         let published = self.context.inventory()?;
         Ok(InventoryResponse::Inventory(Json(InventoryView::of(&published))))
+    }
+
+    /// The machines that the bridge knows
+    ///
+    /// Those that something names, rather than the default environment or the policy for unknown hosts. `ipxe-bridge netboot` asks for
+    /// them, to leave all others alone.
+    #[oai(path = "/known-machines", method = "get", operation_id = "knownMachines")]
+    async fn known_machines(&self) -> Result<KnownMachinesResponse, Failure> {
+        let published = self.context.inventory()?;
+        let mac_addresses = published.inventory.known_macs().iter().map(ToString::to_string).collect();
+        Ok(KnownMachinesResponse::Machines(Json(KnownMachines { mac_addresses })))
     }
 
     /// Why a machine boots what it boots

@@ -1,0 +1,265 @@
+//! TFTP: one task for each transfer around [`transfer`](super::transfer), and one that hears requests.
+//!
+//! Of our own: a Service or NAT needs a mode in which all of a transfer comes from port 69, and limits that a public library does not
+//! have (`docs/decisions/0015-tftp-of-our-own.md`).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Tftp;
+
+use super::State;
+use super::transfer::{End, ReadRequest, Step, Transfer, not_found};
+use super::wire::transfer_socket;
+
+/// The largest packet that is looked at: a request has at most 512 bytes, an acknowledgement 4.
+const MAX_PACKET: usize = 1024;
+/// Packets of one client that wait for its transfer.
+const QUEUE: usize = 32;
+
+/// Transfers on their way, by client.
+type Open = Arc<Mutex<HashMap<SocketAddr, Entry>>>;
+
+struct Entry {
+    request: ReadRequest,
+    /// The client acknowledged something.
+    proven: Arc<AtomicBool>,
+    packets: mpsc::Sender<Bytes>,
+    end: CancellationToken,
+}
+
+/// Hears requests at one address until the end.
+pub async fn serve(socket: Arc<UdpSocket>, address: Ipv4Addr, state: Arc<State>, end: CancellationToken) {
+    let open = Open::default();
+    let mut buffer = [0; MAX_PACKET];
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = end.cancelled() => return,
+            received = socket.recv_from(&mut buffer) => received,
+        };
+        match received {
+            Ok((length, client)) => hear(&buffer[..length], client, &socket, address, &open, &state, &end).await,
+            Err(error) => {
+                tracing::debug!(%error, "a TFTP packet could not be received");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn hear(
+    packet: &[u8],
+    client: SocketAddr,
+    socket: &Arc<UdpSocket>,
+    address: Ipv4Addr,
+    open: &Open,
+    state: &Arc<State>,
+    end: &CancellationToken,
+) {
+    // Nothing can be sent to port 0, and what says it comes from there is made up.
+    if client.port() == 0 || !state.settings.is_client(client.ip()) {
+        state.metrics.transfer(None, "not-allowed", 0);
+        return;
+    }
+    let request = match ReadRequest::parse(packet) {
+        Ok(request) => request,
+        Err(refused) => {
+            let of_transfer = lock(open).get(&client).map(|entry| entry.packets.clone());
+            match (of_transfer, refused.packet()) {
+                // In single-port mode; a queue that is full loses it, as a network would.
+                (Some(packets), None) => drop(packets.try_send(Bytes::copy_from_slice(packet))),
+                (None, None) => {}
+                (_, Some(answer)) => {
+                    state.metrics.transfer(None, refused.into(), 0);
+                    tracing::info!(%client, "TFTP refused: {}", <&str>::from(refused));
+                    // Whoever is not there to hear it is no concern of ours.
+                    let _ = socket.send_to(&answer, client).await;
+                }
+            }
+            return;
+        }
+    };
+    let name = request.table_name();
+    let Some((bytes, platform)) = state.file(&name, address) else {
+        state.metrics.transfer(None, "not-found", 0);
+        tracing::info!(%client, file = shown(&request.name), "TFTP: no such file");
+        let _ = socket.send_to(&not_found(), client).await;
+        return;
+    };
+    let Some((mut channel, entry_end, proven)) = enter(&request, client, socket, address, open, state, end) else {
+        return;
+    };
+    state.metrics.transfers_open.inc();
+    let (state, open, end) = (state.clone(), open.clone(), end.clone());
+    tokio::spawn(async move {
+        let mut transfer = Transfer::new(&request, bytes);
+        let outcome = tokio::select! {
+            biased;
+            () = end.cancelled() => None,
+            () = entry_end.cancelled() => None,
+            outcome = run(&mut transfer, &mut channel, &proven) => Some(outcome),
+        };
+        // A newer request of the same client has taken the place already.
+        if !entry_end.is_cancelled() {
+            lock(&open).remove(&client);
+        }
+        state.metrics.transfers_open.dec();
+        let (label, sent, size) = match outcome {
+            Some(end) => (end.into(), transfer.sent(), transfer.size()),
+            None => ("replaced", transfer.sent(), transfer.size()),
+        };
+        state.metrics.transfer(platform, label, sent);
+        match outcome {
+            Some(End::Lost) => {
+                tracing::warn!(%client, file = shown(&name), sent, size, "TFTP: the machine was not heard of any more")
+            }
+            Some(End::Aborted) => tracing::warn!(%client, file = shown(&name), sent, size, "TFTP: the machine broke it off"),
+            _ => tracing::info!(%client, file = shown(&name), sent, size, "TFTP: {label}"),
+        }
+    });
+}
+
+/// Finds a place for a transfer; `None` if the request is heard of already, or there is no place.
+fn enter(
+    request: &ReadRequest,
+    client: SocketAddr,
+    socket: &Arc<UdpSocket>,
+    address: Ipv4Addr,
+    open: &Open,
+    state: &State,
+    end: &CancellationToken,
+) -> Option<(Channel, CancellationToken, Arc<AtomicBool>)> {
+    let mut transfers = lock(open);
+    if let Some(before) = transfers.get(&client) {
+        // A request that the network doubled, or that crossed our answer: that will be sent again by itself.
+        if before.request == *request && !before.proven.load(Ordering::Relaxed) {
+            return None;
+        }
+        // Firmware that started anew from the same port.
+        before.end.cancel();
+        transfers.remove(&client);
+    }
+    if transfers.len() >= state.settings.max_transfers {
+        state.metrics.transfer(None, "busy", 0);
+        tracing::debug!(%client, "TFTP: too many transfers at once");
+        return None;
+    }
+    let (packets, received) = mpsc::channel(QUEUE);
+    let channel = match state.settings.tftp {
+        Tftp::SinglePort => Channel::Shared(socket.clone(), client, received),
+        Tftp::On | Tftp::Off => match transfer_socket(address, client) {
+            Ok(own) => Channel::Own(own),
+            Err(error) => {
+                state.metrics.transfer(None, "no-socket", 0);
+                tracing::warn!(%client, %error, "TFTP: no socket for a transfer");
+                return None;
+            }
+        },
+    };
+    let (proven, entry_end) = (Arc::<AtomicBool>::default(), end.child_token());
+    transfers.insert(
+        client,
+        Entry {
+            request: request.clone(),
+            proven: proven.clone(),
+            packets,
+            end: entry_end.clone(),
+        },
+    );
+    Some((channel, entry_end, proven))
+}
+
+/// How packets of one transfer come and go.
+enum Channel {
+    /// Its own socket, connected to the client.
+    Own(UdpSocket),
+    /// Port 69 for all.
+    Shared(Arc<UdpSocket>, SocketAddr, mpsc::Receiver<Bytes>),
+}
+
+impl Channel {
+    async fn send(&self, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Own(socket) => socket.send(packet).await.map(drop),
+            Self::Shared(socket, client, _) => socket.send_to(packet, *client).await.map(drop),
+        }
+    }
+
+    async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Own(socket) => socket.recv(buffer).await,
+            Self::Shared(_, _, packets) => {
+                let packet = packets.recv().await.ok_or(io::ErrorKind::ConnectionAborted)?;
+                let length = packet.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&packet[..length]);
+                Ok(length)
+            }
+        }
+    }
+}
+
+async fn run(transfer: &mut Transfer, channel: &mut Channel, proven: &AtomicBool) -> End {
+    let mut packet = Vec::with_capacity(2048);
+    let mut buffer = [0; MAX_PACKET];
+    let mut step = Step::Send;
+    loop {
+        match step {
+            Step::Send => {
+                let mut waiting = Vec::new();
+                let _ = transfer.packets(&mut packet, |bytes| channel.send_now(bytes, &mut waiting));
+                for bytes in waiting {
+                    // Like every loss: sent again when time is up.
+                    let _ = channel.send(&bytes).await;
+                }
+            }
+            Step::Wait => {}
+            Step::End(end) => return end,
+        }
+        step = match tokio::time::timeout(transfer.wait(), channel.receive(&mut buffer)).await {
+            Ok(Ok(length)) => {
+                proven.store(true, Ordering::Relaxed);
+                transfer.receive(&buffer[..length])
+            }
+            // Its port is closed: it has what it wanted, or went away.
+            Ok(Err(_)) if transfer.sent() == transfer.size() => Step::End(End::Complete),
+            Ok(Err(_)) => Step::End(End::Lost),
+            Err(_) => transfer.timeout(),
+        };
+    }
+}
+
+impl Channel {
+    /// Sends without waiting; what does not go now is put aside.
+    fn send_now(&self, packet: &[u8], aside: &mut Vec<Vec<u8>>) -> Result<(), std::convert::Infallible> {
+        let sent = match self {
+            Self::Own(socket) if aside.is_empty() => socket.try_send(packet),
+            Self::Shared(socket, client, _) if aside.is_empty() => socket.try_send_to(packet, *client),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            aside.push(packet.to_vec());
+        }
+        Ok(())
+    }
+}
+
+fn lock(open: &Open) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Entry>> {
+    // Nothing that holds it can panic half-way.
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name of a client, short and printable.
+fn shown(name: &str) -> String {
+    let short: String = name.chars().take(80).collect();
+    short.escape_default().to_string()
+}
