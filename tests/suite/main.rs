@@ -26,6 +26,7 @@ mod generated;
 mod http;
 mod layering;
 mod limits;
+mod netboot;
 mod operator;
 mod overrides;
 mod scripts;

@@ -9,6 +9,7 @@ pub mod bridge;
 pub mod control_plane;
 pub mod disk;
 pub mod fault_proxy;
+pub mod lab;
 pub mod node;
 pub mod operator;
 pub mod process;

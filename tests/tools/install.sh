@@ -2,6 +2,7 @@
 # Builds or finds the programs that the tests run against, once per version, in a cache outside the tree, and prints the folder that holds them.
 #
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
+#   tests/tools/install.sh netboot         DHCP servers of others (dhcpd, Kea), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
@@ -110,8 +111,62 @@ boot() {
   echo "$out"
 }
 
+# Servers are unpacked, not installed: an installed one would be started on this machine.
+unpacked() {
+  local out=$1
+  shift
+  mkdir -p "$out/archives/partial"
+  apt_get install -d --reinstall --no-install-recommends -o Dir::Cache::archives="$out/archives" -o APT::Sandbox::User=root "$@"
+  local archive
+  for archive in "$out"/archives/*.deb; do dpkg -x "$archive" "$out"; done
+  rm -r "$out/archives"
+}
+
+# iPXE of the next Debian, from package lists of its own that nothing else on this machine sees.
+next_ipxe() {
+  local out=$1 apt
+  apt=$(mktemp -d)
+  mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/sources"
+  printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+    "${IPXE_BRIDGE_DEBIAN_MIRROR:-http://deb.debian.org/debian}" > "$apt/sources/trixie.sources"
+  local private=(-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt/sources" -o Dir::State::Lists="$apt/lists"
+    -o Dir::Cache="$apt" -o Dir::State::Status=/dev/null -o APT::Sandbox::User=root)
+  apt_get "${private[@]}" update
+  (cd "$apt" && apt_get "${private[@]}" download ipxe ipxe-qemu)
+  mkdir -p "$out"
+  local archive
+  for archive in "$apt"/*.deb; do dpkg -x "$archive" "$out"; done
+  rm -r "$apt"
+}
+
+netboot() {
+  command -v apt-get >/dev/null || die "the tests of the boot network take DHCP servers and iPXE from Debian packages: no apt-get here"
+  lock netboot
+  local package missing=() out key
+  for package in dnsmasq-base ipxe isolinux pxelinux syslinux-common xorriso mtools nftables iproute2 atftp tftp-hpa tcpdump; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]} (20 MB, once) ..."
+    apt_get update
+    apt_get install -y --no-install-recommends "${missing[@]}"
+  fi
+  key=1
+  out="$cache/netboot-$key"
+  if [ ! -e "$out/complete" ]; then
+    say "downloading dhcpd, Kea, tftpd and the next Debian's iPXE (20 MB, once) ..."
+    rm -rf "$out"
+    apt_get update || say "could not refresh the package lists, going on with what is there"
+    unpacked "$out/servers" isc-dhcp-server kea-dhcp4-server tftpd-hpa
+    next_ipxe "$out/trixie"
+    touch "$out/complete"
+  fi
+  echo "$out"
+}
+
 case "${1:-}" in
+  netboot) netboot ;;
   control-plane) control_plane ;;
   boot) boot ;;
-  *) say "usage: $0 control-plane|boot"; exit 2 ;;
+  *) say "usage: $0 control-plane|boot|netboot"; exit 2 ;;
 esac

@@ -65,6 +65,24 @@ pub enum Wire {
     Address,
     /// Nobody answers.
     Silent,
+    /// The segment of a lab, through its tap of this name.
+    Tap(String),
+}
+
+/// What a card boots by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BootRom {
+    /// QEMU's own: Debian's iPXE.
+    #[default]
+    Usual,
+    /// Another option ROM.
+    File(PathBuf),
+    /// None: UEFI's own PXE client.
+    FirmwarePxe,
+    /// None: UEFI's own HTTP client.
+    FirmwareHttp,
+    /// The card is not booted from: the disk or the CD is.
+    NotBooted,
 }
 
 /// A machine to be switched on. The first network card is the boot device, the disk the next one.
@@ -78,6 +96,12 @@ pub struct Guest {
     pub nics: Vec<(String, Wire)>,
     /// From [`disk_bios`](super::disk::disk_bios) or [`disk_uefi`](super::disk::disk_uefi): a raw image, or a folder shown as one.
     pub disk: Option<PathBuf>,
+    /// A CD, or the image of one written to a USB stick, that is booted from.
+    pub cd: Option<PathBuf>,
+    /// What the first card boots by.
+    pub rom: BootRom,
+    /// The process whose network the machine is in, if another than ours.
+    pub inside: Option<u32>,
     /// How long it may run.
     pub timeout: Duration,
     /// Texts on the console that end the run.
@@ -92,6 +116,9 @@ impl Guest {
             firmware,
             nics: vec![(mac.to_owned(), Wire::Boot(url.to_owned()))],
             disk: None,
+            cd: None,
+            rom: BootRom::Usual,
+            inside: None,
             timeout: Duration::from_secs(90),
             stop_at: Vec::new(),
         }
@@ -100,6 +127,19 @@ impl Guest {
     /// Adds a network card, which is not booted from.
     pub fn nic(mut self, mac: &str, wire: Wire) -> Self {
         self.nics.push((mac.to_owned(), wire));
+        self
+    }
+
+    /// Chooses what the first card boots by.
+    pub fn rom(mut self, rom: BootRom) -> Self {
+        self.rom = rom;
+        self
+    }
+
+    /// Boots from a CD in place of the network.
+    pub fn cd(mut self, image: PathBuf) -> Self {
+        self.cd = Some(image);
+        self.rom = BootRom::NotBooted;
         self
     }
 
@@ -171,7 +211,14 @@ impl Guest {
     }
 
     fn command(&self, dir: &Path) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = match self.inside {
+            None => Command::new("qemu-system-x86_64"),
+            Some(process) => {
+                let mut command = Command::new("nsenter");
+                command.args(["-t", &process.to_string(), "-n", "-m", "qemu-system-x86_64"]);
+                command
+            }
+        };
         // -nographic is what sends the text of SeaBIOS and iPXE to the serial line. OVMF has no network without a random source.
         qemu.args(["-nographic", "-nodefaults", "-no-reboot"])
             .args(["-serial", "stdio", "-device", "virtio-rng-pci"]);
@@ -183,7 +230,11 @@ impl Guest {
                 let variables = dir.join("vars.fd");
                 fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).unwrap();
                 // iPXE is the card's boot program; OVMF's own clients would only follow it with minutes of waiting.
-                for client in ["IPv4PXESupport", "IPv6PXESupport"] {
+                let off: &[&str] = match self.rom {
+                    BootRom::FirmwarePxe => &["IPv6PXESupport"],
+                    _ => &["IPv4PXESupport", "IPv6PXESupport"],
+                };
+                for client in off {
                     qemu.args(["-fw_cfg", &format!("name=opt/org.tianocore/{client},string=n")]);
                 }
                 qemu.args(["-machine", "q35,accel=tcg", "-m", "512"])
@@ -199,10 +250,37 @@ impl Guest {
                 Wire::Boot(url) => format!("user,id=n{n},bootfile={}", escaped(url)),
                 Wire::Address => format!("user,id=n{n}"),
                 Wire::Silent => format!("hubport,id=n{n},hubid={n}"),
+                Wire::Tap(name) => format!("tap,id=n{n},ifname={name},script=no,downscript=no"),
             };
-            let order = if n == 0 { ",bootindex=0" } else { "" };
+            let order = match (&self.rom, n) {
+                (BootRom::NotBooted, _) => ",romfile=".to_owned(),
+                (BootRom::Usual, 0) => ",bootindex=0".to_owned(),
+                // QEMU puts the card's number only into its own ROM, which is that of an older card.
+                (BootRom::File(rom), 0) => format!(
+                    ",bootindex=0,disable-legacy=on,romfile={}",
+                    escaped(&rom.display().to_string())
+                ),
+                (BootRom::FirmwarePxe | BootRom::FirmwareHttp, 0) => ",bootindex=0,romfile=".to_owned(),
+                _ => String::new(),
+            };
             qemu.args(["-netdev", &network])
                 .args(["-device", &format!("virtio-net-pci,netdev=n{n},mac={mac}{order}")]);
+        }
+        if let Some(image) = &self.cd {
+            let file = escaped(&image.display().to_string());
+            qemu.args([
+                "-drive",
+                &format!("if=none,id=cd,media=cdrom,format=raw,readonly=on,file={file}"),
+            ]);
+            match self.firmware {
+                Firmware::Bios => qemu.args(["-device", "ide-cd,drive=cd,bootindex=0"]),
+                Firmware::Uefi => qemu.args([
+                    "-device",
+                    "ich9-ahci,id=ahci",
+                    "-device",
+                    "ide-cd,bus=ahci.0,drive=cd,bootindex=0",
+                ]),
+            };
         }
         if let Some(disk) = &self.disk {
             let fat = if disk.is_dir() { "fat:" } else { "" };

@@ -1,0 +1,277 @@
+//! A boot network of its own: a segment with servers, machines and nothing else on it.
+//!
+//! All of it is inside one private network and mount namespace, which is gone with its last process, also after a crash. `srv` has the
+//! bridge and what is tested, `dhcp` the site's own DHCP server, `other` a second one of ours; machines are on `tap0` to `tap7`.
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
+
+use super::process::Leashed;
+use super::qemu::{Firmware, Guest, Wire};
+use super::site::Site;
+use super::{require, tools};
+use crate::upstream_service::Options;
+
+/// Our own server, with the bridge.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The site's DHCP server.
+pub const DHCP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Another server of ours.
+pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+
+const SETUP: &str = r#"set -e
+mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns; ip link set lo up
+ip link add br0 type bridge; ip link set br0 type bridge stp_state 0 forward_delay 0; ip link set br0 up
+add() { ip netns add $1; ip link add p-$1 type veth peer name eth0 netns $1; ip link set p-$1 master br0 up
+        ip -n $1 link set lo up; ip -n $1 link set eth0 up; ip -n $1 addr add $2/24 dev eth0; }
+add srv 10.77.0.1; add dhcp 10.77.0.2; add other 10.77.0.3; add client 10.77.0.9
+ip -n dhcp addr add fd77::2/64 dev eth0 nodad
+for i in 0 1 2 3 4 5 6 7; do ip tuntap add dev tap$i mode tap; ip link set tap$i master br0 up; done
+# A bridge hears its own MAC only, and the witness hears all.
+echo ready > "$1"; exec sleep infinity"#;
+
+/// A boot network.
+pub struct Lab {
+    holder: Leashed,
+    folder: TempDir,
+    /// Packages of others: [`tools`] `netboot`.
+    pub tools: PathBuf,
+}
+
+/// A program in a lab, and what it printed.
+pub struct Program {
+    process: Leashed,
+    log: PathBuf,
+    name: String,
+}
+
+/// Where packages of others are; `None` when the machine cannot have them.
+pub fn netboot_tools() -> Option<PathBuf> {
+    static FOUND: std::sync::OnceLock<Result<PathBuf, String>> = std::sync::OnceLock::new();
+    require(
+        "DHCP servers and iPXE of Debian",
+        FOUND.get_or_init(|| tools("netboot")).clone(),
+    )
+}
+
+impl Lab {
+    /// A segment without any server; `None` where the machine cannot have one, which was then said.
+    pub fn start() -> Option<Self> {
+        let tools = netboot_tools()?;
+        require("a network of its own (root, unshare, tap devices)", Self::set_up(tools))
+    }
+
+    fn set_up(tools: PathBuf) -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("lab-").tempdir().unwrap();
+        let (ready, log) = (folder.path().join("ready"), folder.path().join("lab.log"));
+        let mut command = Command::new("unshare");
+        command
+            .args(["-n", "-m", "--propagation", "private", "sh", "-c", SETUP, "lab"])
+            .arg(&ready);
+        command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        let mut holder = Leashed::spawn(&mut command, folder.path()).map_err(|error| format!("unshare: {error}"))?;
+        let start = Instant::now();
+        while !ready.exists() {
+            if holder.ended().is_some() || start.elapsed() > Duration::from_secs(20) {
+                return Err(fs::read_to_string(&log).unwrap_or_default());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { holder, folder, tools })
+    }
+
+    /// A folder for files of this lab.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command in a namespace of the lab.
+    pub fn command(&self, namespace: &str, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "-t",
+            &self.holder.id().to_string(),
+            "-n",
+            "-m",
+            "ip",
+            "netns",
+            "exec",
+            namespace,
+            program,
+        ]);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("LD_LIBRARY_PATH", self.tools.join("servers/usr/lib/x86_64-linux-gnu"));
+        command
+    }
+
+    /// What a command printed; the test fails if it failed.
+    #[track_caller]
+    pub fn run(&self, namespace: &str, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(namespace, program, arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts a program and waits until it prints what says that it is ready.
+    #[track_caller]
+    pub fn spawn(&self, namespace: &str, program: &str, arguments: &[&str], ready: &str) -> Program {
+        let mut started = self.begin(namespace, program, arguments);
+        started.wait_for(ready, Duration::from_secs(30));
+        started
+    }
+
+    /// Starts a program.
+    pub fn begin(&self, namespace: &str, program: &str, arguments: &[&str]) -> Program {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = Path::new(program).file_name().unwrap().to_string_lossy().into_owned();
+        let log = self.path().join(format!("{name}-{number}.log"));
+        let folder = self.path().join(format!("of-{number}"));
+        fs::create_dir(&folder).unwrap();
+        let file = File::create(&log).unwrap();
+        let mut command = self.command(namespace, program, arguments);
+        command.current_dir(&folder).stdout(file.try_clone().unwrap()).stderr(file);
+        Program {
+            process: Leashed::spawn(&mut command, &folder).unwrap(),
+            log,
+            name,
+        }
+    }
+
+    /// `ipxe-bridge` with these arguments.
+    #[track_caller]
+    pub fn ours(&self, namespace: &str, arguments: &[&str], ready: &str) -> Program {
+        self.spawn(namespace, env!("CARGO_BIN_EXE_ipxe-bridge"), arguments, ready)
+    }
+
+    /// `ipxe-bridge netboot` on eth0, once it answers machines.
+    #[track_caller]
+    pub fn netboot(&self, namespace: &str, arguments: &[&str]) -> Program {
+        let bridge = format!("http://{SERVER}:9876");
+        let mut all = vec!["netboot", "--interface", "eth0", "--bridge", &bridge];
+        all.extend(arguments);
+        let ready = if arguments.contains(&"all") {
+            "metrics are at"
+        } else {
+            "the bridge tells its machines"
+        };
+        self.ours(namespace, &all, ready)
+    }
+
+    /// The site's own DHCP server, which knows nothing of booting: dnsmasq.
+    #[track_caller]
+    pub fn dnsmasq(&self, more: &[&str]) -> Program {
+        // Router advertisements: iPXE would wait 13 s for one; and no ping before each lease.
+        let mut all = vec![
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--port=0",
+            "--interface=eth0",
+            "--bind-interfaces",
+            "--dhcp-authoritative",
+            "--dhcp-range=10.77.0.50,10.77.0.199,255.255.255.0,1h",
+            "--dhcp-leasefile=leases",
+            "--log-dhcp",
+            "--no-ping",
+            "--enable-ra",
+            "--dhcp-range=fd77::,ra-only",
+            "--ra-param=eth0,4,0",
+        ];
+        all.extend(more);
+        self.spawn("dhcp", "dnsmasq", &all, "DHCP, sockets bound exclusively to interface")
+    }
+
+    /// A thread in a namespace of the lab: sockets that it opens are there.
+    pub fn enter<T: Send + 'static>(&self, namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+        let path = format!("/proc/{}/root/run/netns/{namespace}", self.holder.id());
+        let file = File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        thread::spawn(move || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        })
+    }
+
+    /// A sample upstream on the loopback of `srv`, and manifests.
+    pub fn site(&self, options: Options) -> Site {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.enter("srv", move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                sender.send(Site::with(options).await).unwrap();
+                // It ends with the test's process.
+                std::future::pending::<()>().await;
+            });
+        });
+        receiver.recv().unwrap()
+    }
+
+    /// A machine on the segment.
+    pub fn guest(&self, name: &str, firmware: Firmware, mac: &str, tap: usize) -> Guest {
+        let mut guest = Guest::new(name, firmware, mac, "");
+        guest.nics[0].1 = Wire::Tap(format!("tap{tap}"));
+        guest.inside = Some(self.holder.id());
+        guest.timeout = Duration::from_secs(150);
+        guest
+    }
+}
+
+impl Program {
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has printed something.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str, within: Duration) {
+        let start = Instant::now();
+        while !self.log().contains(text) {
+            assert!(
+                self.process.ended().is_none() && start.elapsed() < within,
+                "{} did not print {text:?}: {}",
+                self.name,
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("last lines of {}:", self.name);
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            lines[lines.len().saturating_sub(25)..]
+                .iter()
+                .for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
