@@ -27,6 +27,10 @@ run-server: build ## Run the bridge against the cluster of the current kubeconfi
 	@target=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'); \
 	exec "$$target/debug/ipxe-bridge" server --port $(PORT) --metrics-port $(METRICS_PORT)
 
+.PHONY: boot-image
+boot-image: ## Make an ISO/USB image and a TFTP folder that boot into BRIDGE=http://... (docs/boot-image.md)
+	@deploy/boot-image/make.sh
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt

@@ -337,3 +337,6 @@ fn encode(request: &Request, port: u16, client: Client<'_>, boot_file: &BootFile
     bytes.resize(bytes.len().max(MIN_PACKET), 0);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

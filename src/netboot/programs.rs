@@ -203,40 +203,27 @@ fn is_bios(bytes: &[u8]) -> bool {
     jumps && (has(b"iPXE") || has(b"PXELINUX") || has(b"UNDI"))
 }
 
-/// The version of iPXE: EFI programs name it in their description, as text of two bytes a character.
+/// The version of iPXE: in the line about it for revocations (SBAT), which programs have since 2023; older ones hold it as text of two
+/// bytes a character. Programs for a BIOS are packed and tell none.
 fn version(bytes: &[u8]) -> Option<String> {
-    let marker = wide("iPXE ");
-    let wide_version = || {
-        let mut from = 0;
-        while let Some(found) = find(&bytes[from..], &marker) {
-            let text = characters(&bytes[from + found + marker.len()..], 2);
-            if let Some(version) = leading_version(&text) {
-                return Some(version);
-            }
-            from += found + marker.len();
-        }
-        None
-    };
-    // Older ones hold it alone.
-    wide_version().or_else(|| {
-        let dots = bytes.windows(10).enumerate().filter(|(_, window)| {
-            matches!(window, [a, 0, b'.', 0, b, 0, b'.', 0, c, 0] if [a, b, c].iter().all(|digit| digit.is_ascii_digit()))
-        });
-        dots.map(|(at, _)| characters(&bytes[at..], 2))
-            .find_map(|text| leading_version(&text))
+    sbat(bytes).or_else(|| {
+        let starts = bytes.windows(4).enumerate();
+        let starts = starts.filter(|(_, window)| matches!(window, [digit, 0, b'.', 0] if digit.is_ascii_digit()));
+        starts.map(|(at, _)| wide_text(&bytes[at..])).find_map(|text| leading_version(&text))
     })
 }
 
-fn wide(text: &str) -> Vec<u8> {
-    text.bytes().flat_map(|byte| [byte, 0]).collect()
+/// `ipxe,1,iPXE,snponly.efi,1.21.1+git…,https://ipxe.org` (shim's SBAT.md).
+fn sbat(bytes: &[u8]) -> Option<String> {
+    const START: &[u8] = b"ipxe,";
+    let at = bytes.windows(START.len()).position(|window| window == START)?;
+    let line: Vec<u8> = bytes[at..].iter().copied().take(256).take_while(u8::is_ascii_graphic).collect();
+    let line = String::from_utf8(line).ok()?;
+    leading_version(line.split(',').nth(4)?)
 }
 
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
-}
-
-fn characters(bytes: &[u8], width: usize) -> String {
-    let readable = bytes.chunks_exact(width).map_while(|unit| match unit {
+fn wide_text(bytes: &[u8]) -> String {
+    let readable = bytes.chunks_exact(2).map_while(|unit| match unit {
         [byte, 0] if byte.is_ascii_graphic() => Some(char::from(*byte)),
         _ => None,
     });
@@ -267,7 +254,7 @@ mod tests {
         bytes[0x84..0x86].copy_from_slice(&machine.to_le_bytes());
         bytes[0x98..0x9a].copy_from_slice(&0x020bu16.to_le_bytes());
         bytes[0x98 + 112 + 36] = u8::from(signed);
-        bytes.extend(wide(version));
+        bytes.extend(version.bytes().flat_map(|byte| [byte, 0]));
         bytes.into()
     }
 
@@ -354,14 +341,16 @@ mod tests {
     fn a_version_is_read_where_it_stands() {
         for (text, version) in [
             ("\u{1}1.0.0+git-20190125.36a4c85-5.1", Some("1.0.0+git-20190125.36a4c85-5.1")),
-            ("iPXE 1.21.1+git20250501", Some("1.21.1+git20250501")),
-            ("iPXE 2.0.0", Some("2.0.0")),
+            ("iPXE 1.21.1+", Some("1.21.1+")),
             ("iPXE initialising", None),
             ("10.0", None),
         ] {
             let program = Program::of(efi_program(0x8664, false, text));
             assert_eq!(program.version.as_deref(), version, "{text}");
         }
+        let mut sbat = efi_program(0x8664, false, "").to_vec();
+        sbat.extend(b"\0\0sbat,1,SBAT Version,sbat\nipxe,1,iPXE,snponly.efi,2.0.0,https://ipxe.org\n");
+        assert_eq!(Program::of(sbat.into()).version.as_deref(), Some("2.0.0"));
     }
 
     #[test]

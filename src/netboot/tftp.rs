@@ -92,7 +92,11 @@ async fn hear(
     let name = request.table_name();
     let Some((bytes, platform)) = state.file(&name, address) else {
         state.metrics.transfer(None, "not-found", 0);
-        tracing::info!(%client, file = shown(&request.name), "TFTP: no such file");
+        // PXELINUX looks for a file of each machine's own before it takes the one for all.
+        match name.starts_with("pxelinux.cfg/") {
+            true => tracing::debug!(%client, file = shown(&request.name), "TFTP: no such file"),
+            false => tracing::info!(%client, file = shown(&request.name), "TFTP: no such file"),
+        }
         let _ = socket.send_to(&not_found(), client).await;
         return;
     };

@@ -203,6 +203,8 @@ pub enum End {
     SizeOnly,
     /// The client broke it off.
     Aborted,
+    /// Every byte was sent, and the client did not say that the last ones came: most likely it has started what it fetched.
+    Unconfirmed,
     /// The client was not heard of any more.
     Lost,
 }
@@ -337,9 +339,15 @@ impl Transfer {
 
     /// Nothing came within [`wait`](Self::wait).
     pub fn timeout(&mut self) -> Step {
-        let most = if self.proven { ATTEMPTS } else { UNPROVEN_ATTEMPTS };
+        // The acknowledgement of the end is not repeated by every client: who has everything goes on.
+        let is_end = self.proven && self.oack.is_none() && self.acknowledged + self.window >= self.last;
+        let (most, end) = match (self.proven, is_end) {
+            (true, true) => (UNPROVEN_ATTEMPTS, End::Unconfirmed),
+            (true, false) => (ATTEMPTS, End::Lost),
+            (false, _) => (UNPROVEN_ATTEMPTS, End::Lost),
+        };
         if self.attempt >= most {
-            return Step::End(End::Lost);
+            return Step::End(end);
         }
         self.attempt += 1;
         Step::Send

@@ -93,20 +93,11 @@ impl Lab {
         self.folder.path()
     }
 
-    /// A command in a namespace of the lab.
+    /// A command in a namespace of the lab; without a name, where the segment itself is.
     pub fn command(&self, namespace: &str, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args([
-            "-t",
-            &self.holder.id().to_string(),
-            "-n",
-            "-m",
-            "ip",
-            "netns",
-            "exec",
-            namespace,
-            program,
-        ]);
+        let exec: &[&str] = if namespace.is_empty() { &[] } else { &["ip", "netns", "exec", namespace] };
+        command.args(["-t", &self.holder.id().to_string(), "-n", "-m"]).args(exec).arg(program);
         command
             .args(arguments)
             .env_clear()
@@ -267,11 +258,106 @@ impl Drop for Program {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("last lines of {}:", self.name);
-            let log = self.log();
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
             lines[lines.len().saturating_sub(25)..]
                 .iter()
                 .for_each(|line| eprintln!("  {line}"));
         }
+    }
+}
+
+/// DHCP servers of the site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dhcp {
+    Dnsmasq,
+    Dhcpd,
+    Kea,
+}
+
+impl Lab {
+    /// Starts a DHCP server with a configuration of `deploy/dhcp` and this lab's addresses, or with one that knows nothing of booting.
+    #[track_caller]
+    pub fn dhcp(&self, server: Dhcp, edit: impl FnOnce(String) -> String) -> Vec<Program> {
+        let name = match server {
+            Dhcp::Dnsmasq => "dnsmasq.conf",
+            Dhcp::Dhcpd => "dhcpd.conf",
+            Dhcp::Kea => "kea-dhcp4.conf",
+        };
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/dhcp").join(name);
+        let text = edit(fs::read_to_string(&source).unwrap()).replace("192.0.2.", "10.77.0.");
+        let file = self.path().join(name);
+        fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let of = |program: &str| self.tools.join("servers/usr/sbin").join(program).to_str().unwrap().to_owned();
+        let server = match server {
+            Dhcp::Dnsmasq => {
+                let arguments = [
+                    "--no-daemon",
+                    "--user=root",
+                    "--log-dhcp",
+                    "--no-ping",
+                    "--dhcp-leasefile=leases",
+                    "--conf-file",
+                ];
+                let mut arguments = arguments.map(str::to_owned).to_vec();
+                *arguments.last_mut().unwrap() = format!("--conf-file={file}");
+                self.spawn(
+                    "dhcp",
+                    "dnsmasq",
+                    &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+                    "DHCP, IP range",
+                )
+            }
+            Dhcp::Dhcpd => {
+                let leases = self.path().join("dhcpd.leases");
+                fs::write(&leases, "").unwrap();
+                let leases = leases.to_str().unwrap();
+                let arguments = ["-4", "-f", "-d", "--no-pid", "-cf", file, "-lf", leases, "eth0"];
+                self.spawn("dhcp", &of("dhcpd"), &arguments, "Server starting service")
+            }
+            Dhcp::Kea => {
+                let folder = self.path().to_str().unwrap().to_owned();
+                let variables = format!(
+                    "KEA_PIDFILE_DIR={folder} KEA_LOCKFILE_DIR={folder} exec {} -c {file}",
+                    of("kea-dhcp4")
+                );
+                self.spawn("dhcp", "sh", &["-c", &variables], "DHCP4_STARTED")
+            }
+        };
+        // Without router advertisements iPXE waits 13 seconds for them.
+        let advertisements = [
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--port=0",
+            "--interface=eth0",
+            "--enable-ra",
+            "--dhcp-range=fd77::,ra-only",
+            "--ra-param=eth0,4,0",
+            "--dhcp-leasefile=leases6",
+        ];
+        let advertises = self.spawn("dhcp", "dnsmasq", &advertisements, "router advertisement on");
+        vec![server, advertises]
+    }
+
+    /// The same servers as they are before anyone thinks of booting.
+    #[track_caller]
+    pub fn plain_dhcp(&self, server: Dhcp) -> Vec<Program> {
+        self.dhcp(server, |text| match server {
+            Dhcp::Dnsmasq => text
+                .lines()
+                .take_while(|line| !line.contains("iPXE"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+            Dhcp::Dhcpd => {
+                let (before, _) = text.split_once("  next-server").unwrap();
+                format!("{before}}}\n")
+            }
+            Dhcp::Kea => {
+                let (before, rest) = text.split_once("    // The first class").unwrap();
+                format!("{before}    \"subnet4\"{}", rest.split_once("\"subnet4\"").unwrap().1)
+            }
+        })
     }
 }
