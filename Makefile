@@ -40,7 +40,7 @@ check: ## What every commit passes: format, lints, documentation, unit tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
-	cargo test --locked --lib
+	IPXE_BRIDGE_MUTATIONS=200000 cargo test --locked --lib
 
 .PHONY: test
 test: ## Everything: unit tests, a real API server, real boots in QEMU, the README's commands

@@ -3,7 +3,6 @@
 //! The header and the walk over options are `dhcproto`'s. Options are taken as bytes: its typed forms read one architecture where a
 //! packet may name several, and stop at shapes that firmware really sends.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use dhcproto::v4::borrowed::{DhcpOptionIterator, Message};
@@ -120,15 +119,14 @@ impl Request {
         let card = <[u8; 6]>::try_from(card).map_err(|_| Malformed::NotEthernet)?;
         let mac = MacAddr::try_from(card).map_err(|_| Malformed::NotUnicast)?;
 
-        let mut options = options(bytes, &message);
-        let &[message_type] = options.get(&code::MESSAGE_TYPE).map_or(&[][..], Vec::as_slice) else {
+        let mut options = Options::of(bytes, &message);
+        let Some(&[message_type]) = options.get(code::MESSAGE_TYPE) else {
             return Err(Malformed::NoMessageType);
         };
-        let relay = options.remove(&code::RELAY);
+        let relay = options.take(code::RELAY);
         if relay.as_ref().is_some_and(|relay| relay.len() > 255) {
             return Err(Malformed::LongRelay);
         }
-        let of = |code| options.get(&code).map(Vec::as_slice);
         Ok(Self {
             mac,
             xid: message.xid(),
@@ -136,12 +134,13 @@ impl Request {
             ciaddr: message.ciaddr(),
             giaddr: message.giaddr(),
             message_type,
-            architectures: of(code::ARCHITECTURE).map(architectures).unwrap_or_default(),
-            ipxe: ipxe(of(code::USER_CLASS), of(code::IPXE)),
-            machine_id: of(code::MACHINE_ID)
+            architectures: options.get(code::ARCHITECTURE).map(architectures).unwrap_or_default(),
+            ipxe: ipxe(options.get(code::USER_CLASS), options.get(code::IPXE)),
+            machine_id: options
+                .get(code::MACHINE_ID)
                 .and_then(|id| <[u8; 17]>::try_from(id).ok())
                 .filter(|id| id[0] == 0),
-            class: options.remove(&code::CLASS).unwrap_or_default(),
+            class: options.take(code::CLASS).unwrap_or_default(),
             relay,
         })
     }
@@ -152,29 +151,43 @@ pub fn giaddr(bytes: &[u8]) -> Ipv4Addr {
     Message::new(bytes).map_or(Ipv4Addr::UNSPECIFIED, |message| message.giaddr())
 }
 
-/// The options that are looked at. Those of the `file` and `sname` fields follow where option 52 says that they are used so (RFC 2131
-/// section 4.1); what comes in pieces is put together (RFC 3396).
-fn options(bytes: &[u8], message: &Message<'_>) -> BTreeMap<u8, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    collect(message.opts(), &mut found);
-    let overload = match found.get(&code::OVERLOAD).map(Vec::as_slice) {
-        Some([overload @ 1..=3]) => *overload,
-        _ => 0,
-    };
-    for (bit, field) in [(1, 108..236), (2, 44..108)] {
-        if overload & bit != 0 {
-            collect(DhcpOptionIterator::new(&bytes[field]), &mut found);
+/// The options that are looked at, each in the place that its code has in [`READ`].
+#[derive(Default)]
+struct Options([Option<Vec<u8>>; READ.len()]);
+
+impl Options {
+    /// Those of the `file` and `sname` fields follow where option 52 says that they are used so (RFC 2131 section 4.1); what comes in
+    /// pieces is put together (RFC 3396).
+    fn of(bytes: &[u8], message: &Message<'_>) -> Self {
+        let mut found = Self::default();
+        found.collect(message.opts());
+        let overload = match found.get(code::OVERLOAD) {
+            Some([overload @ 1..=3]) => *overload,
+            _ => 0,
+        };
+        for (bit, field) in [(1, 108..236), (2, 44..108)] {
+            if overload & bit != 0 {
+                found.collect(DhcpOptionIterator::new(&bytes[field]));
+            }
+        }
+        found
+    }
+
+    fn collect(&mut self, options: DhcpOptionIterator<'_>) {
+        for option in options {
+            let code: u8 = option.code().into();
+            if let Some(place) = READ.iter().position(|read| *read == code) {
+                self.0[place].get_or_insert_default().extend_from_slice(option.data());
+            }
         }
     }
-    found
-}
 
-fn collect(options: DhcpOptionIterator<'_>, found: &mut BTreeMap<u8, Vec<u8>>) {
-    for option in options {
-        let code = option.code().into();
-        if READ.contains(&code) {
-            found.entry(code).or_default().extend_from_slice(option.data());
-        }
+    fn get(&self, code: u8) -> Option<&[u8]> {
+        self.0[READ.iter().position(|read| *read == code)?].as_deref()
+    }
+
+    fn take(&mut self, code: u8) -> Option<Vec<u8>> {
+        self.0[READ.iter().position(|read| *read == code)?].take()
     }
 }
 

@@ -209,7 +209,9 @@ fn version(bytes: &[u8]) -> Option<String> {
     sbat(bytes).or_else(|| {
         let starts = bytes.windows(4).enumerate();
         let starts = starts.filter(|(_, window)| matches!(window, [digit, 0, b'.', 0] if digit.is_ascii_digit()));
-        starts.map(|(at, _)| wide_text(&bytes[at..])).find_map(|text| leading_version(&text))
+        starts
+            .map(|(at, _)| wide_text(&bytes[at..]))
+            .find_map(|text| leading_version(&text))
     })
 }
 
@@ -217,7 +219,12 @@ fn version(bytes: &[u8]) -> Option<String> {
 fn sbat(bytes: &[u8]) -> Option<String> {
     const START: &[u8] = b"ipxe,";
     let at = bytes.windows(START.len()).position(|window| window == START)?;
-    let line: Vec<u8> = bytes[at..].iter().copied().take(256).take_while(u8::is_ascii_graphic).collect();
+    let line: Vec<u8> = bytes[at..]
+        .iter()
+        .copied()
+        .take(256)
+        .take_while(u8::is_ascii_graphic)
+        .collect();
     let line = String::from_utf8(line).ok()?;
     leading_version(line.split(',').nth(4)?)
 }

@@ -36,8 +36,18 @@ impl BootNetwork {
         let folder = site.path().to_str().unwrap();
         let arguments = ["server", "--manifests", folder, "--kernel-arguments", "console=ttyS0 quiet"];
         let bridge = lab.ours("srv", &arguments, "metrics are at");
-        let witness = lab.spawn("", "tcpdump", &["-U", "-n", "-i", "br0", "-w", "../witness.pcap", "udp"], "listening on br0");
-        Some(Self { site, bridge, witness, lab })
+        let witness = lab.spawn(
+            "",
+            "tcpdump",
+            &["-U", "-Z", "root", "-n", "-i", "br0", "-w", "../witness.pcap", "udp"],
+            "listening on br0",
+        );
+        Some(Self {
+            site,
+            bridge,
+            witness,
+            lab,
+        })
     }
 
     /// The machine ran the right kernel, and got the whole rootfs.
@@ -59,8 +69,13 @@ impl Drop for BootNetwork {
     /// What was on the wire is kept when a test fails, or where IPXE_BRIDGE_KEEP_CAPTURES names a folder.
     fn drop(&mut self) {
         let kept = std::env::var_os("IPXE_BRIDGE_KEEP_CAPTURES").map(std::path::PathBuf::from);
-        let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("boot-logs");
-        let Some(folder) = kept.or_else(|| std::thread::panicking().then_some(target)) else { return };
+        let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .parent()
+            .unwrap()
+            .join("boot-logs");
+        let Some(folder) = kept.or_else(|| std::thread::panicking().then_some(target)) else {
+            return;
+        };
         let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
         let _ = std::fs::create_dir_all(&folder);
         let file = folder.join(format!("{test}.pcap"));
@@ -226,8 +241,13 @@ fn a_fifth_of_all_packets_may_be_lost() {
     let netboot = network.lab.netboot("srv", &[]);
     // All that we and the machine send by UDP.
     let lossy = ["p-srv", "tap0"].map(|device| {
-        let chain = format!("{{ type filter hook ingress device {device} priority 0; udp dport != 53 numgen random mod 100 < 20 counter drop; }}");
-        format!("add table netdev lossy; add chain netdev lossy {device} {chain}", device = device.replace('-', "_"))
+        let chain = format!(
+            "{{ type filter hook ingress device {device} priority 0; udp dport != 53 numgen random mod 100 < 20 counter drop; }}"
+        );
+        format!(
+            "add table netdev lossy; add chain netdev lossy {device} {chain}",
+            device = device.replace('-', "_")
+        )
     });
     network.lab.run("", "nft", &[&lossy.join("; ")]);
     let console = by_firmware(&network.lab, "netboot-lossy", BootRom::FirmwarePxe).boot();

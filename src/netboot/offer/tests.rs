@@ -95,7 +95,10 @@ fn options(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 }
 
 fn option(bytes: &[u8], code: u8) -> Option<Vec<u8>> {
-    options(bytes).into_iter().find(|(found, _)| *found == code).map(|(_, value)| value)
+    options(bytes)
+        .into_iter()
+        .find(|(found, _)| *found == code)
+        .map(|(_, value)| value)
 }
 
 fn file(bytes: &[u8]) -> String {
@@ -112,7 +115,11 @@ fn assert_sound(asked: &[u8], reply: &Reply, port: u16) {
     assert_eq!(bytes[4..8], asked[4..8], "xid");
     assert_eq!(bytes[8..10], [0, 0], "secs");
     assert_eq!(bytes[10..12], asked[10..12], "flags");
-    assert_eq!(&bytes[12..16], if port == BOOT_PORT { &asked[12..16] } else { &[0; 4] }, "ciaddr");
+    assert_eq!(
+        &bytes[12..16],
+        if port == BOOT_PORT { &asked[12..16] } else { &[0; 4] },
+        "ciaddr"
+    );
     assert_eq!(bytes[16..20], [0; 4], "yiaddr: never a lease");
     assert_eq!(bytes[20..24], ADDRESS.octets(), "siaddr");
     assert_eq!(bytes[24..28], asked[24..28], "giaddr");
@@ -168,10 +175,18 @@ fn each_kind_of_machine_is_told_its_program() {
     for (class, architecture, expected) in rows {
         let asked = discover(class.as_bytes(), architecture, &[]);
         let reply = ask(&asked, &site(&programs));
-        assert_eq!(&reply.clone().map(|reply| reply.boot_file), expected, "{class} {architecture:?}");
+        assert_eq!(
+            &reply.clone().map(|reply| reply.boot_file),
+            expected,
+            "{class} {architecture:?}"
+        );
         if let Ok(reply) = reply {
             assert_sound(&asked, &reply, SERVER_PORT);
-            let class = if class.starts_with("HTTP") { &b"HTTPClient"[..] } else { b"PXEClient" };
+            let class = if class.starts_with("HTTP") {
+                &b"HTTPClient"[..]
+            } else {
+                b"PXEClient"
+            };
             assert_eq!(option(&reply.bytes, 60).as_deref(), Some(class));
             assert_eq!(option(&reply.bytes, 67).as_deref(), Some(reply.boot_file.name().as_bytes()));
             assert_eq!(option(&reply.bytes, 97).as_deref(), Some(&ID[..]));
@@ -211,11 +226,26 @@ fn ipxe_is_told_the_script_and_never_a_program() {
 #[test]
 fn whoever_does_not_boot_from_the_network_hears_nothing() {
     let programs = programs();
-    for class in [&b""[..], b"udhcp 1.35.0", b"MSFT 5.0", b"dhcpcd-9.4.1", b"anaconda-Linux", b"pxeclient", b"XPXEClient"] {
-        assert_eq!(ask(&discover(class, &[0, 7], &[]), &site(&programs)), Err(Silence::NotNetworkBoot), "{class:?}");
+    for class in [
+        &b""[..],
+        b"udhcp 1.35.0",
+        b"MSFT 5.0",
+        b"dhcpcd-9.4.1",
+        b"anaconda-Linux",
+        b"pxeclient",
+        b"XPXEClient",
+    ] {
+        assert_eq!(
+            ask(&discover(class, &[0, 7], &[]), &site(&programs)),
+            Err(Silence::NotNetworkBoot),
+            "{class:?}"
+        );
     }
     let vendors = ["AAPLBSDPC".to_owned()];
-    let site = Site { vendors: &vendors, ..site(&programs) };
+    let site = Site {
+        vendors: &vendors,
+        ..site(&programs)
+    };
     let reply = ask(&discover(b"AAPLBSDPC/i386", &[0, 7], &[]), &site).expect("an answer");
     assert_eq!(option(&reply.bytes, 60).as_deref(), Some(&b"AAPLBSDPC"[..]));
 }
@@ -250,7 +280,13 @@ fn port_4011_answers_where_it_was_asked_from() {
     let reply = of(UNICAST).expect("an answer");
     assert_sound(&asked, &reply, BOOT_PORT);
     assert_eq!(reply.to, UNICAST);
-    for nowhere in ["0.0.0.0:68", "255.255.255.255:4011", "224.0.0.1:4011", "127.0.0.1:4011", "192.0.2.50:0"] {
+    for nowhere in [
+        "0.0.0.0:68",
+        "255.255.255.255:4011",
+        "224.0.0.1:4011",
+        "127.0.0.1:4011",
+        "192.0.2.50:0",
+    ] {
         let nowhere = nowhere.parse().expect("an address");
         assert_eq!(of(nowhere), Err(Silence::NoWayBack(nowhere)));
     }
@@ -267,14 +303,26 @@ fn relays_get_their_answer_with_their_option_last() {
     assert_eq!(options(&reply.bytes).last(), Some(&(82, vec![1, 4, 0, 0, 0, 9])));
 
     let ours: [Ipv4Net; 1] = ["192.0.2.0/24".parse().expect("a network")];
-    let site = Site { relays: &ours, ..site(&programs) };
+    let site = Site {
+        relays: &ours,
+        ..site(&programs)
+    };
     assert!(ask(&asked, &site).is_ok());
     asked[24..28].copy_from_slice(&[198, 51, 100, 1]);
     assert_eq!(ask(&asked, &site), Err(Silence::Relay([198, 51, 100, 1].into())));
     // No network has these for a relay, whatever is allowed.
-    for spoofed in [[127, 0, 0, 1], [255, 255, 255, 255], [224, 0, 0, 1], [0, 0, 0, 1], [240, 0, 0, 1]] {
+    for spoofed in [
+        [127, 0, 0, 1],
+        [255, 255, 255, 255],
+        [224, 0, 0, 1],
+        [0, 0, 0, 1],
+        [240, 0, 0, 1],
+    ] {
         asked[24..28].copy_from_slice(&spoofed);
-        assert_eq!(ask(&asked, &Site { relays: &[], ..site }), Err(Silence::Relay(spoofed.into())));
+        assert_eq!(
+            ask(&asked, &Site { relays: &[], ..site }),
+            Err(Silence::Relay(spoofed.into()))
+        );
     }
 }
 
@@ -282,13 +330,24 @@ fn relays_get_their_answer_with_their_option_last() {
 fn quirks_change_what_they_are_named_for() {
     let programs = programs();
     let of = |quirks: &[Quirk], class: &[u8], architecture: &[u8]| {
-        ask(&discover(class, architecture, &[]), &Site { quirks, ..site(&programs) }).expect("an answer").bytes
+        ask(
+            &discover(class, architecture, &[]),
+            &Site {
+                quirks,
+                ..site(&programs)
+            },
+        )
+        .expect("an answer")
+        .bytes
     };
     let (bios, uefi): (&[u8], &[u8]) = (&[0, 0], &[0, 7]);
     assert_eq!(option(&of(&[], b"PXEClient", bios), 43), Some(vec![6, 1, 8, 255]));
     assert_eq!(option(&of(&[Quirk::BiosAsks], b"PXEClient", bios), 43), None);
     assert_eq!(option(&of(&[], b"PXEClient", uefi), 43), None);
-    assert_eq!(option(&of(&[Quirk::UefiAtOnce], b"PXEClient", uefi), 43), Some(vec![6, 1, 8, 255]));
+    assert_eq!(
+        option(&of(&[Quirk::UefiAtOnce], b"PXEClient", uefi), 43),
+        Some(vec![6, 1, 8, 255])
+    );
     assert_eq!(option(&of(&[Quirk::HeaderOnly], b"PXEClient", bios), 67), None);
     // HTTP Boot reads nothing but option 67.
     assert!(option(&of(&[Quirk::HeaderOnly], b"HTTPClient", &[0, 16]), 67).is_some());
@@ -300,7 +359,11 @@ fn quirks_change_what_they_are_named_for() {
 fn an_identifier_of_another_form_is_not_sent_back() {
     let programs = programs();
     for id in [&[][..], &ID[..16], &[1; 17], &[0; 18]] {
-        let reply = ask(&packet(&[(53, &[1]), (60, b"PXEClient"), (93, &[0, 7]), (97, id)]), &site(&programs)).expect("an answer");
+        let reply = ask(
+            &packet(&[(53, &[1]), (60, b"PXEClient"), (93, &[0, 7]), (97, id)]),
+            &site(&programs),
+        )
+        .expect("an answer");
         assert_eq!(option(&reply.bytes, 97), None, "{id:?}");
     }
 }
@@ -322,16 +385,38 @@ fn only_known_machines_hear_anything() {
 #[test]
 fn what_is_switched_off_is_not_named() {
     let programs = programs();
-    let off = Site { tftp: false, http: None, ..site(&programs) };
-    assert_eq!(ask(&discover(b"PXEClient", &[0, 7], &[]), &off), Err(Silence::ProtocolOff("TFTP")));
-    assert_eq!(ask(&discover(b"HTTPClient", &[0, 16], &[]), &off), Err(Silence::ProtocolOff("HTTP")));
+    let off = Site {
+        tftp: false,
+        http: None,
+        ..site(&programs)
+    };
+    assert_eq!(
+        ask(&discover(b"PXEClient", &[0, 7], &[]), &off),
+        Err(Silence::ProtocolOff("TFTP"))
+    );
+    assert_eq!(
+        ask(&discover(b"HTTPClient", &[0, 16], &[]), &off),
+        Err(Silence::ProtocolOff("HTTP"))
+    );
     let empty = Programs::default();
-    assert_eq!(ask(&discover(b"PXEClient", &[0, 7], &[]), &site(&empty)), Err(Silence::NoProgram(Platform::X64)));
+    assert_eq!(
+        ask(&discover(b"PXEClient", &[0, 7], &[]), &site(&empty)),
+        Err(Silence::NoProgram(Platform::X64))
+    );
     // iPXE needs neither.
-    assert!(ask(&discover(b"PXEClient", &[0, 7], &[(77, b"iPXE")]), &Site { programs: &empty, ..off }).is_ok());
+    assert!(
+        ask(
+            &discover(b"PXEClient", &[0, 7], &[(77, b"iPXE")]),
+            &Site { programs: &empty, ..off }
+        )
+        .is_ok()
+    );
     let long = format!("http://192.0.2.1/{}", "x".repeat(120));
     let asked = discover(b"PXEClient", &[0, 7], &[(77, b"iPXE")]);
-    assert_eq!(ask(&asked, &Site { script: &long, ..off }), Err(Silence::LongName(long.clone())));
+    assert_eq!(
+        ask(&asked, &Site { script: &long, ..off }),
+        Err(Silence::LongName(long.clone()))
+    );
 }
 
 #[test]
@@ -407,9 +492,9 @@ proptest! {
     #[test]
     fn every_answer_is_sound(
         (xid, flags, ciaddr) in (any::<u32>(), any::<u16>(), any::<u32>()),
-        class in prop_oneof![Just(&b"PXEClient:Arch"[..]), Just(b"HTTPClient"), Just(b"other"), Just(b"")],
+        class in prop::sample::select(vec![&b"PXEClient:Arch"[..], b"HTTPClient", b"other", b""]),
         codes in prop::collection::vec(0u16..0x30, 0..4),
-        user_class in prop::option::of(prop_oneof![Just(&b"iPXE"[..]), Just(b"x")]),
+        user_class in prop::option::of(prop::sample::select(vec![&b"iPXE"[..], b"x"])),
         others in prop::collection::vec((1u8..254, prop::collection::vec(any::<u8>(), 0..40)), 0..6),
         on_boot_port in any::<bool>(),
     ) {
@@ -464,7 +549,11 @@ fn mutate(packet: &mut Vec<u8>, numbers: &mut Numbers) {
             return;
         }
         // Most of the time behind the header, where there is something to read.
-        let at = if length > 241 && numbers.below(4) > 0 { 240 + numbers.below(length - 240) } else { numbers.below(length) };
+        let at = if length > 241 && numbers.below(4) > 0 {
+            240 + numbers.below(length - 240)
+        } else {
+            numbers.below(length)
+        };
         match numbers.below(8) {
             0 => packet.truncate(at),
             1 => packet[at] = 0xff,
@@ -505,17 +594,25 @@ fn no_changed_packet_breaks_anything() {
         for thread in 1..=2u64 {
             let (seeds, programs) = (&seeds, &programs);
             scope.spawn(move || {
-                let mut numbers = Numbers(thread * 0x9e37_79b9_7f4a_7c15);
+                let mut numbers = Numbers(thread.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let mut packet = Vec::with_capacity(4096);
                 let mut answered = 0u64;
                 for _ in 0..each {
                     packet.clear();
                     packet.extend(&seeds[numbers.below(seeds.len())]);
                     mutate(&mut packet, &mut numbers);
-                    let (port, from) = if numbers.below(2) == 0 { (SERVER_PORT, BROADCAST) } else { (BOOT_PORT, UNICAST) };
+                    let (port, from) = if numbers.below(2) == 0 {
+                        (SERVER_PORT, BROADCAST)
+                    } else {
+                        (BOOT_PORT, UNICAST)
+                    };
                     let outcome = answer(&packet, port, from, &site(programs), &|_| Known::Yes);
                     if let Ok(reply) = outcome.answer {
-                        assert!(reply.bytes[16..20] == [0; 4] && reply.bytes[4..8] == packet[4..8] && reply.bytes[28..34] == packet[28..34]);
+                        assert!(
+                            reply.bytes[16..20] == [0; 4]
+                                && reply.bytes[4..8] == packet[4..8]
+                                && reply.bytes[28..34] == packet[28..34]
+                        );
                         answered += 1;
                     }
                 }
@@ -537,7 +634,11 @@ fn captured() -> Vec<(String, Vec<u8>)> {
     lines
         .map(|line| {
             let (name, hex) = line.split_once(' ').expect("a name and bytes");
-            let digits: Vec<u8> = hex.trim().chars().map(|digit| digit.to_digit(16).expect("hexadecimal") as u8).collect();
+            let digits: Vec<u8> = hex
+                .trim()
+                .chars()
+                .map(|digit| digit.to_digit(16).expect("hexadecimal") as u8)
+                .collect();
             (name.to_owned(), digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
         })
         .collect()
@@ -549,7 +650,11 @@ fn captured_packets_are_decided_as_on_the_wire() {
     let captured = captured();
     assert!(captured.len() >= 8);
     for (name, bytes) in captured {
-        let (port, from) = if name.ends_with("-4011") { (BOOT_PORT, UNICAST) } else { (SERVER_PORT, BROADCAST) };
+        let (port, from) = if name.ends_with("-4011") {
+            (BOOT_PORT, UNICAST)
+        } else {
+            (SERVER_PORT, BROADCAST)
+        };
         let answer = answer(&bytes, port, from, &site(&programs), &|_| Known::Yes).answer;
         let told = answer.map(|reply| reply.boot_file.name().to_owned());
         let expected = match name.as_str() {

@@ -96,8 +96,15 @@ impl Lab {
     /// A command in a namespace of the lab; without a name, where the segment itself is.
     pub fn command(&self, namespace: &str, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        let exec: &[&str] = if namespace.is_empty() { &[] } else { &["ip", "netns", "exec", namespace] };
-        command.args(["-t", &self.holder.id().to_string(), "-n", "-m"]).args(exec).arg(program);
+        let exec: &[&str] = if namespace.is_empty() {
+            &[]
+        } else {
+            &["ip", "netns", "exec", namespace]
+        };
+        command
+            .args(["-t", &self.holder.id().to_string(), "-n", "-m"])
+            .args(exec)
+            .arg(program);
         command
             .args(arguments)
             .env_clear()
