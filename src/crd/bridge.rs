@@ -2,6 +2,7 @@
 
 mod cache;
 mod exposure;
+mod netboot;
 mod pods;
 mod reading;
 mod status;
@@ -18,6 +19,7 @@ pub use exposure::{
     CertManager, Ingress, IngressTls, InsecurePolicy, IssuerKind, IssuerRef, Route, RouteTermination, Service, ServiceServing,
     ServiceType, Tls, TrafficPolicy,
 };
+pub use netboot::{BootPrograms, InterfaceName, Netboot, NetbootAnswer, NetbootProxyDhcp};
 pub use pods::{DisruptionBudget, EnvVar, Monitor, NetworkPolicy, PullPolicy, SecretRef, Telemetry};
 pub use reading::{
     Access, CaBundle, EnvironmentRef, Environments, EqualOverrides, HostConfig, HostOverride, LogLevel, NamespaceName, Upstream,
@@ -176,6 +178,10 @@ pub struct IpxeBridgeSpec {
     /// What the bridge gives to whom, beyond the usual.
     #[serde(default)]
     pub access: Access,
+
+    /// ProxyDHCP, TFTP and boot programs for machines that boot from the network. Default: none of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netboot: Option<Netboot>,
 
     /// Logs, traces and metrics.
     #[serde(default)]

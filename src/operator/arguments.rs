@@ -3,10 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 
-use crate::crd::bridge::IpxeBridgeSpec;
+use crate::crd::bridge::{IpxeBridgeSpec, Netboot, NetbootAnswer, NetbootProxyDhcp};
 
 use super::name;
-use super::plan::Plan;
+use super::plan::{Plan, object_name};
 use super::reason::{Finding, Reason};
 
 /// Port for plain HTTP in the pods.
@@ -15,6 +15,10 @@ pub const HTTP_PORT: i32 = 9876;
 pub const HTTPS_PORT: i32 = 9443;
 /// Port for metrics in the pods.
 pub const METRICS_PORT: i32 = 9877;
+/// Port for boot programs on a node of the boot network.
+pub const NETBOOT_PROGRAMS_PORT: i32 = 9879;
+/// Port for probes and metrics there.
+pub const NETBOOT_METRICS_PORT: i32 = 9880;
 /// How long downloads may go on after the pod was told to end.
 pub const DRAIN_SECONDS: i64 = 300;
 
@@ -26,6 +30,53 @@ pub const CA_FOLDER: &str = "/etc/ipxe-bridge/upstream-ca";
 pub const CACHE_FOLDER: &str = "/var/cache/ipxe-bridge";
 /// Folder of scripts of single machines.
 pub const HOST_FILES_FOLDER: &str = "/etc/ipxe-bridge/host-files";
+
+/// Folder of boot programs that the image does not hold.
+pub const BOOT_PROGRAMS_FOLDER: &str = "/boot-programs";
+
+/// Everything behind the program's name, for the pod on the boot network.
+pub fn netboot_arguments(plan: &Plan, netboot: &Netboot, uri: &str) -> Vec<String> {
+    let mut list = vec!["netboot".to_owned()];
+    let mut flag = |name: &str, value: &str| list.push(format!("--{name}={value}"));
+    flag("log-format", "json");
+    flag("log-level", &plan.spec.telemetry.log_level.to_string());
+    let further = netboot.interfaces.iter().map(|interface| &interface.0);
+    for interface in netboot.interface.iter().chain(further) {
+        flag("interface", interface);
+    }
+    flag("bridge", uri);
+    // The Service is nearer than what machines go through, and needs no certificate.
+    if plan.plain_http() {
+        let (service, port) = (object_name(plan), plan.spec.service.port);
+        flag("bridge-query", &format!("http://{service}.{}.svc:{port}", plan.namespace));
+    }
+    flag(
+        "answer",
+        if netboot.answer == NetbootAnswer::All {
+            "all"
+        } else {
+            "known"
+        },
+    );
+    flag(
+        "proxy-dhcp",
+        match netboot.proxy_dhcp {
+            NetbootProxyDhcp::Full => "full",
+            NetbootProxyDhcp::Port4011 => "port-4011",
+            NetbootProxyDhcp::Off => "off",
+        },
+    );
+    flag("programs-port", &NETBOOT_PROGRAMS_PORT.to_string());
+    flag("metrics-port", &NETBOOT_METRICS_PORT.to_string());
+    if let Some(programs) = &netboot.boot_programs {
+        let path = programs.path.as_ref().map(|path| format!("/{path}")).unwrap_or_default();
+        flag("boot-programs", &format!("{BOOT_PROGRAMS_FOLDER}{path}"));
+    }
+    if netboot.dry_run {
+        list.push("--dry-run".to_owned());
+    }
+    list
+}
 
 /// Everything behind the program's name.
 pub fn arguments(plan: &Plan) -> Vec<String> {

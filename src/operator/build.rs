@@ -4,6 +4,7 @@ mod access;
 mod certificate;
 mod config_map;
 mod deployment;
+mod netboot;
 mod network;
 mod service;
 
@@ -64,6 +65,13 @@ pub fn build(plan: &Plan) -> Result<Vec<Desired>, serde_json::Error> {
         all.push(desired(Kind::ServiceMonitor, &service::service_monitor(plan))?);
     }
     all.push(desired(Kind::Deployment, &deployment::deployment(plan))?);
+    // Without an address there is nothing to send machines to.
+    if let Some(netboot) = plan.spec.netboot.as_ref().filter(|netboot| netboot.enabled) {
+        all.push(desired(Kind::ServiceAccount, &netboot::service_account(plan))?);
+        if let Some(uri) = &plan.uri {
+            all.push(desired(Kind::Deployment, &netboot::deployment(plan, netboot, uri))?);
+        }
+    }
     Ok(all)
 }
 

@@ -31,6 +31,11 @@ pub fn object(bridge: &str) -> String {
     format!("{bridge}-ipxe-bridge")
 }
 
+/// Everything on the boot network; at most 60 characters.
+pub fn netboot(bridge: &str) -> String {
+    format!("{}-netboot", object(bridge))
+}
+
 /// The Service that Prometheus reads through.
 pub fn metrics(bridge: &str) -> String {
     format!("{}-metrics", object(bridge))
@@ -77,6 +82,25 @@ pub fn selector(bridge: &str) -> BTreeMap<String, String> {
         (INSTANCE_LABEL, bridge),
         (MANAGED_BY_LABEL, MANAGER),
     ])
+}
+
+/// Labels of what is on the boot network. By its name it is none of the pods that the Service leads to.
+pub fn netboot_labels(bridge: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(bridge);
+    labels.extend(map(&[(NAME_LABEL, "ipxe-bridge-netboot"), (COMPONENT_LABEL, "netboot")]));
+    labels
+}
+
+/// Labels by which the pod on the boot network is found.
+pub fn netboot_selector(bridge: &str) -> BTreeMap<String, String> {
+    let mut selector = selector(bridge);
+    selector.extend(map(&[(NAME_LABEL, "ipxe-bridge-netboot")]));
+    selector
+}
+
+/// Whether a pod is the one on the boot network.
+pub fn is_netboot(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(NAME_LABEL).is_some_and(|name| name == "ipxe-bridge-netboot")
 }
 
 /// Selects everything that the operator made.

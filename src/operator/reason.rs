@@ -39,6 +39,8 @@ pub enum Reason {
     Forbidden,
     /// A pod cannot start.
     PodsFailing,
+    /// The cluster does not let the pod on the boot network have the node's network.
+    NetbootRefused,
     /// New pods did not become ready in time.
     RolloutStuck,
     /// The router refused the Route.

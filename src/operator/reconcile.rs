@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use kube::api::DynamicObject;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 
@@ -78,26 +79,37 @@ async fn converge(bridge: &Arc<IpxeBridge>, ctx: &Context) -> Result<(), Error> 
     if let Some(error) = passing.into_iter().next() {
         return Err(error);
     }
-    let deployment = ctx
-        .children
-        .get(Kind::Deployment, Some(&plan.namespace), &name::object(&plan.bridge))
-        .and_then(|deployment| serde_json::to_value(&*deployment).ok());
-    let pods: Vec<_> = ctx
-        .children
-        .of(Kind::Pod, &plan.bridge)
+    let deployment = |name: String| {
+        let found = ctx.children.get(Kind::Deployment, Some(&plan.namespace), &name);
+        found.and_then(|deployment| serde_json::to_value(&*deployment).ok())
+    };
+    let (netboot, deployment) = (
+        deployment(name::netboot(&plan.bridge)),
+        deployment(name::object(&plan.bridge)),
+    );
+    let all_pods = ctx.children.of(Kind::Pod, &plan.bridge);
+    let in_namespace = all_pods
         .iter()
-        .filter(|pod| pod.namespace().as_ref() == Some(&plan.namespace))
-        .filter_map(|pod| serde_json::to_value(&**pod).ok())
-        .collect();
+        .filter(|pod| pod.namespace().as_ref() == Some(&plan.namespace));
+    let (on_boot_network, servers): (Vec<_>, Vec<_>) = in_namespace.partition(|pod| name::is_netboot(pod.labels()));
+    // Only servers count what is in the inventory, but any of them may be unable to start.
+    let servers: Vec<_> = values(servers).collect();
+    let counts = ctx.counter.ask(&servers).await;
+    let pods: Vec<_> = servers.into_iter().chain(values(on_boot_network)).collect();
     let facts = Facts {
         plan: &plan,
         findings: known.iter().filter_map(Error::finding).collect(),
         deployment: deployment.as_ref(),
-        counts: ctx.counter.ask(&pods).await,
+        netboot: netboot.as_ref(),
+        counts,
         pods: &pods,
     };
     let status = report::status(&facts, bridge.status.as_ref(), bridge.metadata.generation, Timestamp::now());
     report::write(bridge, &status, ctx).await
+}
+
+fn values(pods: Vec<&Arc<DynamicObject>>) -> impl Iterator<Item = serde_json::Value> {
+    pods.into_iter().filter_map(|pod| serde_json::to_value(&**pod).ok())
 }
 
 /// When a bridge that failed is looked at again. Called once for each failure.

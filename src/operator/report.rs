@@ -35,6 +35,8 @@ pub struct Facts<'a> {
     pub findings: Vec<Finding>,
     /// The Deployment as it is now.
     pub deployment: Option<&'a Value>,
+    /// The Deployment on the boot network.
+    pub netboot: Option<&'a Value>,
     /// Its pods.
     pub pods: &'a [Value],
     /// What one of them counts.
@@ -46,6 +48,7 @@ pub fn status(facts: &Facts, last: Option<&IpxeBridgeStatus>, generation: Option
     let plan = facts.plan;
     let rollout = pods::Rollout::of(facts.deployment, plan.can_run());
     let mut findings: Vec<Finding> = plan.findings.iter().chain(&facts.findings).cloned().collect();
+    findings.extend(facts.netboot.and_then(pods::refused));
     findings.extend(facts.pods.iter().find_map(pods::failure));
     findings.extend(
         rollout

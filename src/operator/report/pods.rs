@@ -92,6 +92,22 @@ pub fn failure(pod: &Value) -> Option<Finding> {
     Some(Finding::new(Reason::PodsFailing, format!("pod {name} cannot start: {cause}")))
 }
 
+/// Why the cluster lets a Deployment make no pod at all.
+pub fn refused(deployment: &Value) -> Option<Finding> {
+    let conditions = deployment["status"]["conditions"].as_array()?;
+    let failed = conditions
+        .iter()
+        .find(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")?;
+    let why = failed["message"].as_str().unwrap_or("no reason is given");
+    Some(Finding::new(
+        Reason::NetbootRefused,
+        format!(
+            "the pod on the boot network needs the node's network and was refused: {why}. Label the namespace \
+             pod-security.kubernetes.io/enforce=privileged; on OpenShift apply deploy/openshift/netboot-scc.yaml"
+        ),
+    ))
+}
+
 fn container_failure(container: &Value) -> Option<String> {
     let state = &container["state"];
     let last_words = |ended: &Value| {

@@ -1,11 +1,11 @@
 //! From a spec to objects and to the command line of the pods, without a cluster.
 
 use clap::Parser as _;
-use ipxe_bridge::cli::{Cli, Command, ServerArgs};
+use ipxe_bridge::cli::{Answer, Cli, Command, NetbootArgs, ProxyDhcp, ServerArgs};
 use ipxe_bridge::crd::bridge::IpxeBridge;
 use ipxe_bridge::operator::address::Addresses;
 use ipxe_bridge::operator::arguments::arguments;
-use ipxe_bridge::operator::build::build;
+use ipxe_bridge::operator::build::{Desired, build};
 use ipxe_bridge::operator::kind::Kind;
 use ipxe_bridge::operator::plan::{Content, Observed, Plan, Presence, Settings};
 use ipxe_bridge::operator::reference::references;
@@ -88,6 +88,9 @@ pub fn everything() -> Value {
         "localDisk": {"method": "Sanboot"},
         "cache": {"mode": "Enabled", "size": "40Gi", "prefetch": "Enabled", "fsGroup": 1000},
         "hostConfig": {"configMapName": "machines"},
+        "netboot": {"enabled": true, "interface": "eth1", "interfaces": ["eth2"], "nodeSelector": {"rack": "r1"},
+                    "tolerations": [{"operator": "Exists"}], "answer": "All", "dryRun": true, "proxyDhcp": "Port4011",
+                    "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}},
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
         "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25,
                       "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}}},
@@ -275,6 +278,61 @@ fn every_setting_reaches_the_server() {
         (9876, 9877, 90)
     );
     parsed(&plan(&everything(), &OPTIONAL));
+}
+
+/// As the program on the boot network would read its command line.
+fn parsed_netboot(spec: &Value) -> NetbootArgs {
+    let objects = build(&plan(spec, &OPTIONAL)).unwrap();
+    let is_netboot = |object: &&Desired| object.kind == Kind::Deployment && object.name == "main-ipxe-bridge-netboot";
+    let deployment = &objects.iter().find(is_netboot).unwrap().object;
+    let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+    let line = ["ipxe-bridge"].into_iter().chain(
+        arguments
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|argument| argument.as_str().unwrap()),
+    );
+    match Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).command {
+        Command::Netboot(netboot) => *netboot,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_setting_reaches_the_boot_network() {
+    let least = parsed_netboot(&json!({"uri": "http://boot.example.com", "netboot": {"enabled": true, "interface": "eth1"}}));
+    assert_eq!(least.interface, ["eth1"]);
+    assert_eq!(least.bridge.to_string(), "http://boot.example.com");
+    assert_eq!(
+        least.bridge_query.unwrap().to_string(),
+        "http://main-ipxe-bridge.ipxe-bridge-system.svc:9876"
+    );
+    assert_eq!(
+        (least.answer, least.proxy_dhcp, least.dry_run),
+        (Answer::Known, ProxyDhcp::Full, false)
+    );
+    assert_eq!(
+        (least.boot_programs, least.programs_port, least.metrics_port),
+        (None, 9879, 9880)
+    );
+    let all = parsed_netboot(&everything());
+    assert_eq!(all.interface, ["eth1", "eth2"]);
+    assert_eq!(
+        (all.answer, all.proxy_dhcp, all.dry_run),
+        (Answer::All, ProxyDhcp::Port4011, true)
+    );
+    assert_eq!(all.boot_programs.unwrap().to_str(), Some("/boot-programs/ipxeboot"));
+    for spec in [
+        json!({"netboot": {"interface": "eth1"}, "uri": "http://a"}),
+        json!({"uri": "http://a"}),
+    ] {
+        let objects = build(&plan(&spec, &[])).unwrap();
+        assert!(
+            objects.iter().all(|object| !object.name.ends_with("-netboot")),
+            "{spec}: it is off unless it is said"
+        );
+    }
 }
 
 #[test]
