@@ -1,5 +1,8 @@
 //! From the power button to the bridge: real firmware on a segment with the site's DHCP server and `ipxe-bridge netboot`.
 
+mod faults;
+mod tftp;
+
 use std::time::Duration;
 
 use crate::support::lab::{Dhcp, Lab, Program, SERVER};

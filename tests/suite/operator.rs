@@ -7,6 +7,7 @@ mod faults;
 mod fields;
 mod leadership;
 mod lifecycle;
+mod netboot;
 mod pods;
 mod scale;
 mod statuses;

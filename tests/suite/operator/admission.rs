@@ -25,6 +25,24 @@ fn specs() -> Vec<(Value, Option<&'static str>)> {
             json!({"uri": "http://boot.example.com/?a=b"}),
             Some("write an http or https address without user name, query and fragment"),
         ),
+        (
+            json!({"netboot": {"enabled": true}}),
+            Some("say with interface which network card of the node the machines are behind"),
+        ),
+        (json!({"netboot": {"enabled": true, "interfaces": ["eth1"]}}), None),
+        (json!({"netboot": {"interface": "a name"}}), Some("spec.netboot.interface")),
+        (
+            json!({"netboot": {"bootPrograms": {"path": "a"}}}),
+            Some("say one of image and claimName"),
+        ),
+        (
+            json!({"netboot": {"bootPrograms": {"image": "a", "claimName": "b"}}}),
+            Some("say one of image and claimName"),
+        ),
+        (
+            json!({"netboot": {"answer": "Everyone"}}),
+            Some("Unsupported value: \"Everyone\""),
+        ),
         (json!({"namespace": "No"}), Some("spec.namespace")),
         (json!({"replicas": -1}), Some("spec.replicas")),
         (
