@@ -658,11 +658,10 @@ fn captured_packets_are_decided_as_on_the_wire() {
         let answer = answer(&bytes, port, from, &site(&programs), &|_| Known::Yes).answer;
         let told = answer.map(|reply| reply.boot_file.name().to_owned());
         let expected = match name.as_str() {
-            "bios-ipxe-2019" | "bios-ipxe-2025" | "uefi-ipxe-2019" | "uefi-ipxe-2025" => Ok(SCRIPT),
-            "uefi-ipxe-2019-4011" => Ok(SCRIPT),
+            "bios-ipxe-2019" | "bios-ipxe-2025" | "uefi-ipxe-2019" | "uefi-ipxe-2025" | "uefi-ipxe-2025-bare" => Ok(SCRIPT),
             "ovmf-pxe" | "ovmf-pxe-4011" => Ok("snponly.efi"),
             "ovmf-http" => Ok("http://192.0.2.1:9879/boot-programs/snponly.efi"),
-            "udhcp" => Err(Silence::NotNetworkBoot),
+            "udhcp" | "request-udhcp" => Err(Silence::NotNetworkBoot),
             other if other.starts_with("request-") => Err(Silence::OtherMessage(3, SERVER_PORT)),
             other => panic!("{other} has no expectation"),
         };

@@ -101,8 +101,9 @@ impl Lab {
         } else {
             &["ip", "netns", "exec", namespace]
         };
+        // Entering a mount namespace changes to its root, hence the folder.
         command
-            .args(["-t", &self.holder.id().to_string(), "-n", "-m"])
+            .args(["-t", &self.holder.id().to_string(), "-n", "-m", "--wd=."])
             .args(exec)
             .arg(program);
         command
