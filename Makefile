@@ -48,6 +48,8 @@ test: ## Everything: unit tests, a real API server, real boots in QEMU, the READ
 	tests/tools/install.sh control-plane
 	$(say) "tools: QEMU, iPXE and a guest kernel (Debian packages, once)"
 	tests/tools/install.sh boot
+	$(say) "tools: DHCP servers, TFTP clients, the next Debian's iPXE (Debian packages, once)"
+	tests/tools/install.sh netboot
 	$(say) "building the program and the tests (the first time takes about 5 minutes on two cores) ..."
 	cargo test --locked --no-run
 	$(say) "unit tests, HTTP, cluster, pods and boots (about 8 minutes) ..."

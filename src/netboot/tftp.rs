@@ -1,7 +1,7 @@
 //! TFTP: one task for each transfer around [`transfer`](super::transfer), and one that hears requests.
 //!
 //! Of our own: a Service or NAT needs a mode in which all of a transfer comes from port 69, and limits that a public library does not
-//! have (`docs/decisions/0015-tftp-of-our-own.md`).
+//! have (`docs/decisions/0017-tftp-of-our-own.md`).
 
 use std::collections::HashMap;
 use std::io;

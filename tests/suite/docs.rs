@@ -73,11 +73,14 @@ fn flags(command: &str) -> BTreeMap<String, [String; 3]> {
 #[test]
 fn the_readme_lists_every_flag_as_it_is() {
     let readme = read("README.md");
-    let (servers, operators) = readme.split_once("### Settings of the operator").unwrap();
+    let (servers, others) = readme.split_once("### Settings of the operator").unwrap();
+    let (operators, netboots) = others.split_once("### Settings of the boot network").unwrap();
     let mut of_operator = flags("operator");
     // The table of the server has them.
     of_operator.retain(|flag, _| !flag.starts_with("--log-"));
-    for (text, defined) in [(servers, flags("server")), (operators, of_operator)] {
+    let mut of_netboot = flags("netboot");
+    of_netboot.retain(|flag, _| !flag.starts_with("--log-"));
+    for (text, defined) in [(servers, flags("server")), (operators, of_operator), (netboots, of_netboot)] {
         let plain = |cell: &String| code(cell).unwrap_or(cell).to_owned();
         let rows = rows(text, "--");
         let described: BTreeMap<String, [String; 3]> = rows
@@ -201,6 +204,31 @@ fn operations_lists_every_metric_of_the_operator() {
         described, written,
         "left: docs/operations.md, right: /metrics of the operator"
     );
+}
+
+#[test]
+fn network_lists_every_metric_of_the_boot_network() {
+    use ipxe_bridge::netboot::metrics::Metrics;
+    let metrics = Metrics::default();
+    metrics.packet(None, "malformed");
+    metrics.transfer(None, "complete", 1);
+    metrics.download(None, "sent", 1);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &metrics.registry(true, Some((1, 1.0)), 1)).unwrap();
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let written: BTreeMap<String, String> = kinds
+        .map(|(name, kind)| {
+            (
+                format!("{name}{}", if kind == "counter" { "_total" } else { "" }),
+                kind.to_owned(),
+            )
+        })
+        .collect();
+    let described: BTreeMap<String, String> = rows(&read("docs/network.md"), "ipxe_bridge_netboot_")
+        .into_iter()
+        .map(|cells| (code(&cells[0]).unwrap().to_owned(), cells[1].clone()))
+        .collect();
+    assert_eq!(described, written, "left: docs/network.md, right: netboot/metrics.rs");
 }
 
 #[tokio::test]
@@ -367,7 +395,8 @@ fn the_code_map_names_files_that_exist_and_leaves_none_out() {
     }
     for (path, _) in files() {
         let path = path.strip_prefix(root()).unwrap().to_owned();
-        if path.starts_with("src") {
+        // Unit tests may have a file of their own.
+        if path.starts_with("src") && !path.ends_with("tests.rs") {
             assert!(named.contains(&path), "docs/architecture.md leaves out {}", path.display());
         }
     }

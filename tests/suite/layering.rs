@@ -25,6 +25,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => collect(&path, files),
+            // Unit tests in a file of their own.
+            false if path.ends_with("tests.rs") => {}
             false if path.extension().is_some_and(|extension| extension == "rs") => files.push(path),
             false => {}
         }
@@ -69,6 +71,10 @@ fn the_domain_is_pure() {
     forbid("boot", &["crate::server", "crate::cli", "crate::crd", "crate::telemetry"]);
     forbid("crd", &["async ", ".await", "tokio", "reqwest", "poem", "crate::"]);
     forbid("server/validator", &["async ", ".await", "tokio", "crate::"]);
+    for file in ["offer", "packet", "architecture", "programs", "transfer", "script"] {
+        let words = ["async ", ".await", "tokio", "std::fs", "std::env", "Instant::now", "tracing"];
+        forbid(&format!("netboot/{file}"), &words);
+    }
     for file in ["plan", "build", "address", "arguments", "reference", "reason", "report/pods"] {
         forbid(
             &format!("operator/{file}"),
@@ -107,6 +113,10 @@ fn layers_use_what_is_below_them() {
     ] {
         forbid(&format!("operator/{file}"), &["crate::server"]);
     }
+    forbid(
+        "netboot",
+        &["crate::server", "crate::operator", "crate::crd", "crate::telemetry", "kube::"],
+    );
     forbid("telemetry", &["crate::server", "crate::boot", "crate::crd"]);
     forbid("server/api", &["kube::", "k8s_openapi", "crate::crd", "tokio::fs", "std::fs"]);
 }

@@ -22,10 +22,6 @@ use crate::upstream_service::Options;
 
 /// Our own server, with the bridge.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// The site's DHCP server.
-pub const DHCP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// Another server of ours.
-pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 
 const SETUP: &str = r#"set -e
 mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns; ip link set lo up
