@@ -63,6 +63,10 @@ test-cluster: ## Only the tests with a real kube-apiserver
 generate: ## Write the files that are made from the code: docs/openapi.json, config/crd/bases, deploy/install.yaml, expected scripts and objects
 	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
 
+.PHONY: bundle
+bundle: ## Write the bundle for OperatorHub from config and the code, and with it everything else that generate writes
+	UPDATE=1 cargo test --locked --test suite -- generated::
+
 .PHONY: verify
 verify: ## Fail if a generated file is not current
 	cargo test --locked --test suite -- generated:: scripts::every_form operator::builders

@@ -1,11 +1,14 @@
 //! Committed files that are made from the code equal what the code makes now.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::support::bridge::command;
-use crate::support::{require, tools};
+use crate::support::{bundle, require, tools};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[test]
 fn the_custom_resource_definitions_and_the_install_are_current() {
@@ -16,8 +19,9 @@ fn the_custom_resource_definitions_and_the_install_are_current() {
         let name = text.split_once("metadata:\n  name: ").unwrap().1.lines().next().unwrap();
         current(&format!("config/crd/bases/{name}.yaml"), &format!("---\n{text}"));
     }
-    // Not a test of its own: it reads what was written just now.
+    // Not tests of their own: they read what was written just now.
     the_plain_install_is_current();
+    the_bundle_is_current();
 }
 
 /// Fails if a committed file is not this text; with `UPDATE` in the environment writes it.
@@ -43,13 +47,43 @@ fn the_plain_install_is_current() {
     let head = "# Definitions, roles and operator. Made from config/default by make generate: kubectl apply --server-side -f deploy/install.yaml\n";
     let now = head.to_owned() + std::str::from_utf8(&output.stdout).unwrap();
     current("deploy/install.yaml", &now);
-    // The operator's own image is that of the bridges.
+    // The operator's own image is that of the bridges, and there is no other.
     let images: Vec<&str> = now
         .lines()
-        .filter(|line| line.contains("ipxe-bridge:0."))
-        .map(str::trim)
+        .filter_map(|line| line.trim().strip_prefix("image: ").or(line.trim().strip_prefix("value: ")))
         .collect();
-    assert_eq!(images, ["value: ipxe-bridge:0.1.0", "image: ipxe-bridge:0.1.0"]);
+    assert_eq!(images.len(), 2, "{images:?}");
+    assert_eq!(images[0], images[1]);
+    assert!(images[0].contains("@sha256:") || images[0].ends_with(&format!(":{VERSION}")), "{images:?}");
+}
+
+fn the_bundle_is_current() {
+    let Some(objects) = bundle::rendered("config/manifests") else {
+        return;
+    };
+    let files = bundle::files(&objects, VERSION);
+    if std::env::var_os("UPDATE").is_some() {
+        // What is no longer made goes.
+        let _ = fs::remove_dir_all(Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle"));
+    }
+    for (path, text) in &files {
+        current(path, text);
+    }
+    let committed = files_below(Path::new("bundle"));
+    let made: BTreeSet<String> = files.into_keys().filter(|path| path.starts_with("bundle/")).collect();
+    assert_eq!(committed, made, "left: files in bundle, right: what make bundle makes");
+}
+
+/// Files of a folder of the repository and below.
+fn files_below(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+    let entries = entries.map(|entry| folder.join(entry.unwrap().file_name()));
+    entries
+        .flat_map(|path| match Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).is_dir() {
+            true => files_below(&path),
+            false => BTreeSet::from([path.to_str().unwrap().to_owned()]),
+        })
+        .collect()
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::upstream_service::{Content, Options};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const OPERATORS_IMAGE: &str = "ipxe-bridge:0.1.0";
+const OPERATORS_IMAGE: &str = "quay.io/ipxe-bridge/ipxe-bridge:0.1.0";
 const MAC: &str = "52:54:00:b0:00:01";
 
 /// The Service of a bridge, as a kube-proxy sees it: addresses of pods that are ready.
