@@ -54,7 +54,10 @@ fn the_plain_install_is_current() {
         .collect();
     assert_eq!(images.len(), 2, "{images:?}");
     assert_eq!(images[0], images[1]);
-    assert!(images[0].contains("@sha256:") || images[0].ends_with(&format!(":{VERSION}")), "{images:?}");
+    assert!(
+        images[0].contains("@sha256:") || images[0].ends_with(&format!(":{VERSION}")),
+        "{images:?}"
+    );
 }
 
 fn the_bundle_is_current() {

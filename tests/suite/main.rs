@@ -16,6 +16,7 @@ mod support;
 
 mod boots;
 mod cache;
+mod bundle;
 mod certificates;
 mod choices;
 mod cluster;

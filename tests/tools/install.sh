@@ -2,7 +2,7 @@
 # Builds or finds the programs that the tests run against, once per version, in a cache outside the tree, and prints the folder that holds them.
 #
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
-#   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), operator-verify, kustomize, scorecard-test, and in crds the neighbours' definitions
+#   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
@@ -98,12 +98,12 @@ definitions() {
 
 olm() {
   local key out
-  key=$(cat "$here/olm/"go.* "$here/scorecard/"go.* "$here/neighbours/"go.* | sha256sum | cut -c1-12)
+  key=$(cat "$here/olm/"go.* "$here/olm/verify/"* "$here/scorecard/"go.* "$here/neighbours/"go.* | sha256sum | cut -c1-12)
   out="$cache/olm-$key"
   lock olm
   unfinished "$out"
-  build olm "$out" "-s -w" github.com/operator-framework/{operator-registry/cmd/opm,api/cmd/operator-verify,operator-lifecycle-manager/cmd/catalog,operator-lifecycle-manager/cmd/olm} \
-    kustomize=sigs.k8s.io/kustomize/kustomize/v5
+  build olm "$out" "-s -w" github.com/operator-framework/{operator-registry/cmd/opm,operator-lifecycle-manager/cmd/{catalog,olm}} \
+    ./verify kustomize=sigs.k8s.io/kustomize/kustomize/v5
   build scorecard "$out" "-s -w" github.com/operator-framework/operator-sdk/images/scorecard-test
   [ -e "$out/complete" ] || definitions "$out/crds"
   touch "$out/complete"
