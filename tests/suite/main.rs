@@ -27,6 +27,7 @@ mod generated;
 mod http;
 mod layering;
 mod limits;
+mod olm;
 mod operator;
 mod overrides;
 mod scripts;

@@ -11,6 +11,7 @@ pub mod control_plane;
 pub mod disk;
 pub mod fault_proxy;
 pub mod node;
+pub mod olm;
 pub mod operator;
 pub mod process;
 pub mod qemu;
