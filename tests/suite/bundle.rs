@@ -289,6 +289,13 @@ fn the_catalog_is_valid_and_holds_the_bundle() {
         .output()
         .unwrap();
     assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let published = Command::new(tools.join("opm"))
+        .arg("validate")
+        .arg(root.join("deploy/catalog/ipxe-bridge-operator"))
+        .output()
+        .unwrap();
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     // It is awake.
     let file = catalog.path().join("catalog.yaml");
     let text = fs::read_to_string(&file).unwrap();

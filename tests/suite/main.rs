@@ -21,6 +21,7 @@ mod certificates;
 mod choices;
 mod cluster;
 mod decision;
+mod deploy;
 mod docs;
 mod files;
 mod generated;

@@ -54,7 +54,7 @@ fn of_kind<'v>(objects: &'v [Value], wanted: &str) -> Vec<&'v Value> {
     objects.iter().filter(|object| kind(object) == wanted).collect()
 }
 
-/// The files of a bundle by their paths, for a version of the operator.
+/// The files of a bundle by their paths, for a version of the operator, and what else is made of the same.
 pub fn files(objects: &[Value], version: &str) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     let mut put = |path: String, value: &Value| {
@@ -85,6 +85,8 @@ pub fn files(objects: &[Value], version: &str) -> BTreeMap<String, String> {
         &json!({"annotations": annotations}),
     );
     files.insert("bundle.Dockerfile".to_owned(), dockerfile(&annotations));
+    files.insert("deploy/olm-v1/installer.yaml".to_owned(), installer(objects));
+    files.insert("deploy/disconnected/images.txt".to_owned(), images(objects, version));
     files
 }
 
@@ -143,13 +145,13 @@ fn permissions(objects: &[Value], role: &str, binding: &str) -> Value {
 fn cluster_service_version(objects: &[Value], version: &str) -> Value {
     let mut csv = of_kind(objects, "ClusterServiceVersion")[0].clone();
     let deployment = of_kind(objects, "Deployment")[0];
-    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    let image = image(objects);
     csv["metadata"]["name"] = json!(format!("{PACKAGE}.v{version}"));
     let annotations = &mut csv["metadata"]["annotations"];
     annotations["alm-examples"] = json!(serde_json::to_string_pretty(&examples(objects)).unwrap());
-    annotations["containerImage"] = image.clone();
+    annotations["containerImage"] = json!(image);
     // Without a registry of the Internet only what a digest names can be found: https://docs.openshift.com, "infrastructure features".
-    let is_pinned = image.as_str().unwrap().contains("@sha256:");
+    let is_pinned = image.contains("@sha256:");
     annotations["features.operators.openshift.io/disconnected"] = json!(is_pinned.to_string());
     let spec = &mut csv["spec"];
     spec["version"] = json!(version);
@@ -212,21 +214,48 @@ fn base64(bytes: &[u8]) -> String {
     serde_json::to_value(bytes).unwrap().as_str().unwrap().to_owned()
 }
 
-/// A folder with a file-based catalog of bundles, the newest last; each brings its objects along, so that no image is needed.
-pub fn catalog(tools: &Path, bundles: &[&Path]) -> TempDir {
-    let folder = tempfile::Builder::new().prefix("catalog-").tempdir().unwrap();
-    let mut text = format!("---\nschema: olm.package\nname: {PACKAGE}\ndefaultChannel: {CHANNEL}\n");
-    let mut entries = Vec::new();
+/// Where the bundle's image and the catalog's image are published, beside the operator's own.
+fn sibling(image: &str, name: &str, tag: &str) -> String {
+    let organisation = image.rsplit_once('/').unwrap().0;
+    format!("{organisation}/{PACKAGE}-{name}:{tag}")
+}
+
+/// The image of the operator and of its bridges.
+fn image(objects: &[Value]) -> String {
+    let container = &of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    container["image"].as_str().unwrap().to_owned()
+}
+
+/// Which bundles a catalog's entries are.
+pub enum Entries {
+    /// Complete: no image is needed to install them.
+    Inline,
+    /// Pulled from their image, as published catalogs have it.
+    Published,
+}
+
+/// A file-based catalog of bundles, the newest last.
+pub fn catalog_text(tools: &Path, bundles: &[&Path], entries: &Entries) -> String {
+    let mut text = format!("schema: olm.package\nname: {PACKAGE}\ndefaultChannel: {CHANNEL}\n");
+    let mut graph = Vec::new();
     for bundle in bundles {
-        let output = Command::new(tools.join("opm"))
-            .args(["render", "-o", "yaml"])
-            .arg(bundle.join("bundle"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        text += std::str::from_utf8(&output.stdout).unwrap();
         let csv = bundle.join(format!("bundle/manifests/{PACKAGE}.clusterserviceversion.yaml"));
         let csv = documents(&std::fs::read_to_string(csv).unwrap()).remove(0);
+        let mut command = Command::new(tools.join("opm"));
+        command.args(["render", "-o", "yaml"]).arg(bundle.join("bundle"));
+        if let Entries::Published = entries {
+            let image = csv["metadata"]["annotations"]["containerImage"].as_str().unwrap();
+            let image = sibling(image, "bundle", &format!("v{}", csv["spec"]["version"].as_str().unwrap()));
+            command.args([
+                "--migrate-level",
+                "bundle-object-to-csv-metadata",
+                "--alpha-image-ref-template",
+                &image,
+            ]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        text += std::str::from_utf8(&output.stdout).unwrap();
         let mut entry = json!({"name": name(&csv)});
         if let Some(replaces) = csv["spec"]["replaces"].as_str() {
             entry["replaces"] = json!(replaces);
@@ -234,10 +263,71 @@ pub fn catalog(tools: &Path, bundles: &[&Path]) -> TempDir {
         if let Some(range) = csv["metadata"]["annotations"]["olm.skipRange"].as_str() {
             entry["skipRange"] = json!(range);
         }
-        entries.push(entry);
+        graph.push(entry);
     }
-    let channel = json!({"schema": "olm.channel", "package": PACKAGE, "name": CHANNEL, "entries": entries});
-    text += &format!("---\n{}", serde_saphyr::to_string(&channel).unwrap());
+    let channel = json!({"schema": "olm.channel", "package": PACKAGE, "name": CHANNEL, "entries": graph});
+    text + &format!("---\n{}", serde_saphyr::to_string(&channel).unwrap())
+}
+
+/// A folder with a catalog whose bundles are complete.
+pub fn catalog(tools: &Path, bundles: &[&Path]) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("catalog-").tempdir().unwrap();
+    let text = catalog_text(tools, bundles, &Entries::Inline);
     std::fs::write(folder.path().join("catalog.yaml"), text).unwrap();
     folder
+}
+
+/// Every image that an installation needs, for a mirror.
+fn images(objects: &[Value], version: &str) -> String {
+    let image = image(objects);
+    let images = [
+        image.clone(),
+        sibling(&image, "bundle", &format!("v{version}")),
+        sibling(&image, "catalog", "latest"),
+    ];
+    format!(
+        "# Generated by make bundle: operator and bridges, bundle, catalog.\n{}\n",
+        images.join("\n")
+    )
+}
+
+/// The account that OLM v1 before 1.11 installs with: it must hold every right that it gives away.
+fn installer(objects: &[Value]) -> String {
+    const NAME: &str = "ipxe-bridge-installer";
+    let make = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]});
+    let mut rules = vec![
+        json!({"apiGroups": ["olm.operatorframework.io"], "resources": ["clusterextensions/finalizers"], "resourceNames": [PACKAGE], "verbs": ["update"]}),
+        make("apiextensions.k8s.io", &["customresourcedefinitions"]),
+        make("", &["serviceaccounts"]),
+        make("apps", &["deployments"]),
+        make(
+            "rbac.authorization.k8s.io",
+            &["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
+        ),
+    ];
+    for role in objects
+        .iter()
+        .filter(|object| ["ClusterRole", "Role"].contains(&kind(object)))
+    {
+        for rule in role["rules"].as_array().unwrap() {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
+        }
+    }
+    let namespace = name(of_kind(objects, "Namespace")[0]);
+    let labels = json!({"app.kubernetes.io/name": "ipxe-bridge"});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME});
+    let made = [
+        of_kind(objects, "Namespace")[0].clone(),
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": namespace, "labels": labels}}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": NAME, "labels": labels}, "rules": rules}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": NAME, "labels": labels},
+            "roleRef": role, "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}]}),
+    ];
+    let documents = made
+        .iter()
+        .map(|object| format!("---\n{}", serde_saphyr::to_string(object).unwrap()));
+    let head = "# Generated by make bundle: the account that OLM v1 before 1.11 installs with. It holds every right that the operator and its roles have.\n";
+    head.to_owned() + &documents.collect::<String>()
 }
