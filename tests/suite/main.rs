@@ -26,6 +26,7 @@ mod docs;
 mod files;
 mod generated;
 mod http;
+mod image;
 mod layering;
 mod limits;
 mod olm;

@@ -4,6 +4,7 @@
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
 #   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
+#   tests/tools/install.sh image           buildah, from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
 # envtest, names a folder that already holds the control plane: nothing is built then.
@@ -124,6 +125,17 @@ kernel_package() {
   { apt-cache depends linux-image-cloud-amd64 2>/dev/null || true; } | awk '/Depends:/ && !found++ {print $2}'
 }
 
+image() {
+  lock image
+  if ! command -v buildah >/dev/null; then
+    command -v apt-get >/dev/null || die "the test of the image needs buildah: install it"
+    say "installing buildah (20 MB, once) ..."
+    apt_get update
+    apt_get install -y --no-install-recommends buildah
+  fi
+  dirname "$(command -v buildah)"
+}
+
 boot() {
   command -v apt-get >/dev/null || die "the boot tests take QEMU, iPXE and a guest kernel from Debian packages: no apt-get here"
   lock boot
@@ -167,5 +179,6 @@ case "${1:-}" in
   control-plane) control_plane ;;
   olm) olm ;;
   boot) boot ;;
-  *) say "usage: $0 control-plane|olm|boot"; exit 2 ;;
+  image) image ;;
+  *) say "usage: $0 control-plane|olm|boot|image"; exit 2 ;;
 esac
