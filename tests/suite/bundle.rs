@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use crate::support::bundle::{self, documents};
 use crate::support::{require, tools};
-use rules::{ANNOTATIONS, CSV, Files, findings};
+pub use rules::findings;
+use rules::{ANNOTATIONS, CSV, Files};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The release whose removed APIs count.

@@ -32,6 +32,7 @@ mod limits;
 mod olm;
 mod operator;
 mod overrides;
+mod release;
 mod scripts;
 mod telemetry;
 mod transfers;

@@ -31,16 +31,9 @@ fn written(files: &BTreeMap<String, String>) -> TempDir {
     folder
 }
 
-/// The image that the operator's Deployment names.
-fn image(objects: &[Value]) -> String {
-    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
-    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
-    image.as_str().unwrap().to_owned()
-}
-
 /// A next version as a release makes it: another image, a line to the version before, and a definition with one more field.
 fn next(objects: &[Value]) -> (Vec<Value>, String) {
-    let (now, next) = (image(objects), format!("quay.io/ipxe-bridge/ipxe-bridge:{NEXT}"));
+    let (now, next) = (bundle::image(objects), format!("quay.io/ipxe-bridge/ipxe-bridge:{NEXT}"));
     let text = serde_json::to_string(objects).unwrap().replace(&now, &next);
     let mut objects: Vec<Value> = serde_json::from_str(&text).unwrap();
     for object in &mut objects {
@@ -125,7 +118,7 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
         return;
     };
     let program = Path::new(env!("CARGO_BIN_EXE_ipxe-bridge"));
-    let (now_image, (next_objects, next_image)) = (image(&objects), next(&objects));
+    let (now_image, (next_objects, next_image)) = (bundle::image(&objects), next(&objects));
     let Some(_node) = Node::start(&plane, &[(&now_image, program), (&next_image, program)]).await else {
         return;
     };

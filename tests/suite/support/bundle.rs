@@ -221,7 +221,7 @@ fn sibling(image: &str, name: &str, tag: &str) -> String {
 }
 
 /// The image of the operator and of its bridges.
-fn image(objects: &[Value]) -> String {
+pub fn image(objects: &[Value]) -> String {
     let container = &of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
     container["image"].as_str().unwrap().to_owned()
 }
