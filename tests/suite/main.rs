@@ -15,8 +15,8 @@ pub mod upstream_service;
 mod support;
 
 mod boots;
-mod cache;
 mod bundle;
+mod cache;
 mod certificates;
 mod choices;
 mod cluster;
