@@ -7,6 +7,11 @@ SHELL := /bin/bash
 PORT ?= 9876
 METRICS_PORT ?= 9877
 
+# Names of images, and what builds them.
+CONTAINER_TOOL ?= podman
+IMAGE ?= quay.io/ipxe-bridge/ipxe-bridge
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
+
 say = @printf '==> %s\n'
 
 .PHONY: help
@@ -69,6 +74,10 @@ test-cluster: ## Only the tests with a real kube-apiserver
 generate: ## Write the files that are made from the code: docs/openapi.json, config/crd/bases, deploy/install.yaml, expected scripts and objects
 	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
 
+.PHONY: bundle
+bundle: ## Write the bundle for OperatorHub from config and the code, and with it everything else that generate writes
+	UPDATE=1 cargo test --locked --test suite -- generated::
+
 .PHONY: verify
 verify: ## Fail if a generated file is not current
 	cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
@@ -77,6 +86,30 @@ verify: ## Fail if a generated file is not current
 deny: ## Check licences, sources and doubled crates (installs cargo-deny once)
 	@command -v cargo-deny >/dev/null || { printf '==> %s\n' "installing cargo-deny (about 5 minutes, once) ..."; cargo install --locked cargo-deny@0.20.2; }
 	cargo deny --locked check licenses bans sources
+
+.PHONY: release
+release: ## Prepare a release: VERSION=0.2.0 writes the version everywhere, VERSION=sha256:... names the pushed image by its digest
+	deploy/release.sh "$(VERSION)"
+
+.PHONY: image
+image: ## Build the image of operator and bridges for this machine, with CONTAINER_TOOL (podman, buildah or docker)
+	$(CONTAINER_TOOL) build -t $(IMAGE):$(TAG) -f Containerfile .
+
+.PHONY: bundle-image
+bundle-image: ## Build the bundle's image
+	$(CONTAINER_TOOL) build -t $(IMAGE)-operator-bundle:v$(TAG) -f bundle.Dockerfile .
+
+.PHONY: catalog-image
+catalog-image: ## Build the catalog's image
+	$(CONTAINER_TOOL) build -t $(IMAGE)-operator-catalog:latest -f deploy/catalog/Dockerfile deploy/catalog
+
+.PHONY: deploy
+deploy: ## Install definitions, roles and operator into the cluster of the current kubeconfig
+	kubectl apply --server-side -k config/default
+
+.PHONY: undeploy
+undeploy: ## Remove what deploy installed, with every bridge and override
+	kubectl delete --ignore-not-found -k config/default
 
 .PHONY: clean
 clean: ## Remove what was built in this folder (the tools' cache stays)

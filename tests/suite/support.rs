@@ -6,11 +6,13 @@
 )]
 
 pub mod bridge;
+pub mod bundle;
 pub mod control_plane;
 pub mod disk;
 pub mod fault_proxy;
 pub mod lab;
 pub mod node;
+pub mod olm;
 pub mod operator;
 pub mod process;
 pub mod qemu;

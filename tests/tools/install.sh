@@ -3,7 +3,9 @@
 #
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
 #   tests/tools/install.sh netboot         DHCP servers of others (dhcpd, Kea), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
+#   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
+#   tests/tools/install.sh image           buildah, from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
 # envtest, names a folder that already holds the control plane: nothing is built then.
@@ -21,6 +23,28 @@ lock() {
   flock 9
 }
 
+# Without the marker an earlier build was interrupted, and what it left may be half a program.
+unfinished() {
+  [ -e "$1/complete" ] || rm -rf "$1"
+}
+
+# build MODULE OUT FLAGS [PROGRAM=]PACKAGE...: Go programs of a module beside this file.
+build() {
+  local module=$1 out=$2 flags=$3 package program
+  shift 3
+  for package in "$@"; do
+    program=${package##*/}
+    [ "$package" = "${package#*=}" ] || { program=${package%%=*}; package=${package#*=}; }
+    # A complete folder of an older checkout may lack a program that was added since: it appears under its name when it is whole.
+    [ ! -e "$out/$program" ] || continue
+    command -v go >/dev/null || die "Go is needed to build $program: install it, or for the control plane set KUBEBUILDER_ASSETS"
+    mkdir -p "$out"
+    say "building $program (the control plane takes about 10 minutes on two cores, the programs around OLM 5, once) ..."
+    (cd "$here/$module" && CGO_ENABLED=0 go build -mod=readonly -trimpath -tags containers_image_openpgp -ldflags "$flags" -o "$out/$program.part" "$package") >&2
+    mv "$out/$program.part" "$out/$program"
+  done
+}
+
 control_plane() {
   if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
     echo "$KUBEBUILDER_ASSETS"
@@ -32,22 +56,10 @@ control_plane() {
   key=$(cat "$here/control-plane/go.mod" "$here/control-plane/go.sum" | sha256sum | cut -c1-12)
   out="$cache/control-plane-$version-$key"
   lock control-plane
-  # Without the marker an earlier build was interrupted, and what it left may be half a program.
-  [ -e "$out/complete" ] || rm -rf "$out"
   local minor=${version#v1.}
   local flags="-s -w -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}"
-  local package program
-  for package in go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/{kube-apiserver,kubectl,kube-controller-manager}; do
-    program=${package##*/}
-    [ "$program" != v3 ] || program=etcd
-    # A complete folder of an older checkout may lack a program that was added since: it appears under its name when it is whole.
-    [ ! -e "$out/$program" ] || continue
-    command -v go >/dev/null || die "Go is needed to build $program $version: install it, or set KUBEBUILDER_ASSETS"
-    mkdir -p "$out"
-    say "building $program $version (all of it takes about 10 minutes on two cores, once) ..."
-    (cd "$here/control-plane" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "$flags" -o "$out/$program.part" "$package") >&2
-    mv "$out/$program.part" "$out/$program"
-  done
+  unfinished "$out"
+  build control-plane "$out" "$flags" etcd=go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/{kube-apiserver,kubectl,kube-controller-manager}
   touch "$out/complete"
   # Pods of the tests have network namespaces of their own.
   if ! command -v ip >/dev/null && command -v apt-get >/dev/null; then
@@ -55,6 +67,48 @@ control_plane() {
     apt_get update
     apt_get install -y --no-install-recommends iproute2
   fi
+  echo "$out"
+}
+
+# Definitions of neighbours' kinds, each as its project publishes it inside a Go module: the module's path, then the file's.
+definitions=(
+  "github.com/argoproj/argo-cd/v3 manifests/crds/application-crd.yaml"
+  "github.com/fluxcd/source-controller config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml"
+  "github.com/openshift/api config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_imagedigestmirrorsets.crd.yaml"
+  "github.com/operator-framework/operator-controller helm/olmv1/base/operator-controller/crd/standard/olm.operatorframework.io_clusterextensions.yaml"
+  "github.com/operator-framework/operator-controller helm/olmv1/base/catalogd/crd/standard/olm.operatorframework.io_clustercatalogs.yaml"
+  "github.com/operator-framework/operator-lifecycle-manager deploy/chart/crds/*.yaml"
+  "github.com/prometheus-operator/prometheus-operator example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
+  "github.com/prometheus-operator/prometheus-operator example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"
+  "github.com/prometheus-operator/prometheus-operator example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
+)
+
+# Copies the definitions, each into the folder of its project.
+definitions() {
+  local out=$1 line module version folder
+  for line in "${definitions[@]}"; do
+    module=${line%% *}
+    version=$(awk -v module="$module" '$1 == module {print $2}' "$here/neighbours/go.mod")
+    folder=$(cd "$here/neighbours" && go mod download -json "$module@$version" | awk -F '"' '$2 == "Dir" {print $4}')
+    [ -n "$folder" ] || die "$module $version cannot be downloaded"
+    mkdir -p "$out/$(basename "${module%/v[0-9]}")"
+    # Unquoted: the file may be a pattern.
+    cp "$folder"/${line#* } "$out/$(basename "${module%/v[0-9]}")/"
+  done
+  chmod -R u+w "$out"
+}
+
+olm() {
+  local key out
+  key=$(cat "$here/olm/"go.* "$here/olm/verify/"* "$here/scorecard/"go.* "$here/neighbours/"go.* | sha256sum | cut -c1-12)
+  out="$cache/olm-$key"
+  lock olm
+  unfinished "$out"
+  build olm "$out" "-s -w" github.com/operator-framework/{operator-registry/cmd/opm,operator-lifecycle-manager/cmd/{catalog,olm}} \
+    ./verify kustomize=sigs.k8s.io/kustomize/kustomize/v5
+  build scorecard "$out" "-s -w" github.com/operator-framework/operator-sdk/images/scorecard-test
+  [ -e "$out/complete" ] || definitions "$out/crds"
+  touch "$out/complete"
   echo "$out"
 }
 
@@ -70,6 +124,17 @@ apt_get() {
 # The package that the metapackage points at today (its version moves with every security update), nothing without package lists.
 kernel_package() {
   { apt-cache depends linux-image-cloud-amd64 2>/dev/null || true; } | awk '/Depends:/ && !found++ {print $2}'
+}
+
+image() {
+  lock image
+  if ! command -v buildah >/dev/null; then
+    command -v apt-get >/dev/null || die "the test of the image needs buildah: install it"
+    say "installing buildah (20 MB, once) ..."
+    apt_get update
+    apt_get install -y --no-install-recommends buildah
+  fi
+  dirname "$(command -v buildah)"
 }
 
 boot() {
@@ -128,7 +193,7 @@ next_ipxe() {
   apt=$(mktemp -d)
   mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/sources"
   printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
-    "${IPXE_BRIDGE_DEBIAN_MIRROR:-http://deb.debian.org/debian}" > "$apt/sources/trixie.sources"
+    "$(apt-get indextargets --format '$(SITE)' | grep -m 1 'debian$' || die "no package source of Debian here")" > "$apt/sources/trixie.sources"
   local private=(-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt/sources" -o Dir::State::Lists="$apt/lists"
     -o Dir::Cache="$apt" -o Dir::State::Status=/dev/null -o APT::Sandbox::User=root)
   apt_get "${private[@]}" update
@@ -167,6 +232,8 @@ netboot() {
 case "${1:-}" in
   netboot) netboot ;;
   control-plane) control_plane ;;
+  olm) olm ;;
   boot) boot ;;
-  *) say "usage: $0 control-plane|boot|netboot"; exit 2 ;;
+  image) image ;;
+  *) say "usage: $0 control-plane|olm|boot|netboot|image"; exit 2 ;;
 esac

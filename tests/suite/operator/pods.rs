@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::ListParams;
 
 use super::*;
+use crate::support::bundle;
 use crate::support::control_plane::CRDS;
 use crate::support::node::{GATEWAY, Node};
 use crate::support::site as sample;
@@ -17,7 +18,6 @@ use crate::upstream_service::{Content, Options};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const OPERATORS_IMAGE: &str = "ipxe-bridge:0.1.0";
 const MAC: &str = "52:54:00:b0:00:01";
 
 /// The Service of a bridge, as a kube-proxy sees it: addresses of pods that are ready.
@@ -171,7 +171,11 @@ async fn machines_notice_nothing_of_a_roll_out_a_broken_image_or_a_killed_operat
         return;
     };
     let program = Path::new(env!("CARGO_BIN_EXE_ipxe-bridge"));
-    let Some(node) = Node::start(&plane, &[(OPERATORS_IMAGE, program), ("ipxe-bridge:next", program)]).await else {
+    let Some(objects) = bundle::rendered("config/default") else {
+        return;
+    };
+    let image = bundle::image(&objects);
+    let Some(node) = Node::start(&plane, &[(&image, program), ("ipxe-bridge:next", program)]).await else {
         return;
     };
     plane.load_crds(Path::new(CRDS));

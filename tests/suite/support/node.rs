@@ -31,10 +31,14 @@ use network::Network;
 /// The node's name.
 const NAME: &str = "node-1";
 
+/// There is one network, so there is one node at a time: tests that want one wait for each other.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A running node; its pods go with it.
 pub struct Node {
     shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
+    _one: tokio::sync::MutexGuard<'static, ()>,
 }
 
 /// What all pods of the node use.
@@ -60,6 +64,7 @@ impl Node {
                 .then_some(())
                 .ok_or_else(|| "pods run in namespaces of their own".to_owned()),
         )?;
+        let one = ONE.lock().await;
         let client = plane.client().await;
         let object = json!({"metadata": {"name": NAME, "labels": {"kubernetes.io/hostname": NAME}}});
         let nodes: Api<NodeObject> = Api::all(client.clone());
@@ -81,7 +86,7 @@ impl Node {
             running: Mutex::default(),
         });
         let task = tokio::spawn(follow(shared.clone()));
-        Some(Self { shared, task })
+        Some(Self { shared, task, _one: one })
     }
 
     /// Makes a port of loopback reachable for pods, at [`GATEWAY`].

@@ -101,5 +101,12 @@ fn sweep() {
             let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
     }
-    let _ = Command::new("ip").args(["link", "del", BRIDGE]).output();
+    // A namespace lives on for minutes while a connection of it is being closed, and with it this end of its cable.
+    let list = Command::new("ip").args(["-o", "link"]).output().unwrap();
+    for line in String::from_utf8_lossy(&list.stdout).lines() {
+        let name = line.split(' ').nth(1).unwrap().split(['@', ':']).next().unwrap();
+        if name.starts_with(BRIDGE) {
+            let _ = Command::new("ip").args(["link", "del", name]).output();
+        }
+    }
 }

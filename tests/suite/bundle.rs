@@ -1,0 +1,313 @@
+//! The bundle for OperatorHub: what its official validators, the scorecard and our own rules say to it, and that each of them can say no.
+
+mod rules;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::bundle::{self, documents};
+use crate::support::{require, tools};
+pub use rules::findings;
+use rules::{ANNOTATIONS, CSV, Files};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The release whose removed APIs count.
+const KUBERNETES: &str = "1.36.0";
+
+/// The committed bundle.
+fn committed() -> Files {
+    fn read(folder: &Path, below: &str, files: &mut Files) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{below}/{}", path.file_name().unwrap().to_str().unwrap());
+            match path.is_dir() {
+                true => read(&path, &name, files),
+                false => _ = files.insert(name, fs::read_to_string(&path).unwrap()),
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = fs::read_to_string(root.join("bundle.Dockerfile")).unwrap();
+    let mut files = BTreeMap::from([("bundle.Dockerfile".to_owned(), dockerfile)]);
+    read(&root.join("bundle"), "bundle", &mut files);
+    files
+}
+
+/// The bundle with one value of one file changed; null takes it away.
+fn with(file: &str, pointer: &str, value: &Value) -> Files {
+    let mut files = committed();
+    let mut document = documents(&files[file]).remove(0);
+    let (above, name) = pointer.rsplit_once('/').unwrap();
+    let name = name.replace("~1", "/");
+    let parent = document.pointer_mut(above).unwrap_or_else(|| panic!("{above} is not there"));
+    match (parent, value) {
+        (Value::Object(fields), Value::Null) => _ = fields.remove(&name),
+        (Value::Array(items), Value::Null) => _ = items.remove(name.parse::<usize>().unwrap()),
+        (Value::Array(items), value) => items[name.parse::<usize>().unwrap()] = value.clone(),
+        (parent, value) => parent[name] = value.clone(),
+    }
+    files.insert(file.to_owned(), serde_saphyr::to_string(&document).unwrap());
+    files
+}
+
+/// What the official validators say.
+fn verify(verify: &Path, files: &Files) -> String {
+    let folder = written(files);
+    let output = Command::new(verify.join("verify"))
+        .arg(folder.path().join("bundle"))
+        .arg(KUBERNETES)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + std::str::from_utf8(&output.stderr).unwrap();
+    assert_eq!(output.status.success(), said.is_empty(), "{said}");
+    said
+}
+
+fn written(files: &Files) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("bundle-").tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn the_official_validators_have_nothing_to_say() {
+    let Some(tools) = require("the programs around OLM", tools("olm")) else {
+        return;
+    };
+    assert_eq!(verify(&tools, &committed()), "");
+    // They are awake: each of them finds what is wrong for it.
+    let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
+    let mut account = committed();
+    let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: ipxe-bridge-operator}\n";
+    account.insert("bundle/manifests/account.yaml".to_owned(), text.to_owned());
+    let mut lost = committed();
+    lost.remove("bundle/manifests/ipxehostoverrides.ipxe-bridge.io.yaml").unwrap();
+    let mut missed = Vec::new();
+    let definition = "bundle/manifests/ipxebridges.ipxe-bridge.io.yaml";
+    for (files, message) in [
+        (account, "ipxe-bridge-operator"),
+        (lost, "IpxeHostOverride"),
+        (csv("/spec/minKubeVersion", json!("1.30")), "1.30"),
+        (csv("/spec/icon", Value::Null), "Icon not specified"),
+        (csv("/metadata/annotations/capabilities", json!("Everything")), "Everything"),
+        (csv("/metadata/annotations/categories", json!("Boot")), "Boot"),
+        (csv("/spec/links/0/url", json!("://")), "Links url"),
+        (csv("/metadata/annotations/alm-examples", json!("{}")), "decoding example"),
+        (csv("/spec/relatedImages/0/image", json!("A B")), "A B"),
+        (
+            csv(
+                "/spec/install/spec/deployments/0/spec/template/spec/containers/0/resources",
+                json!({}),
+            ),
+            "resource",
+        ),
+        (csv("/metadata/name", json!("ipxe-bridge-operator-0.1.0")), "0.1.0"),
+        (
+            with(
+                ANNOTATIONS,
+                "/annotations/operators.operatorframework.io.bundle.channels.v1",
+                &json!("alpha"),
+            ),
+            "channel",
+        ),
+        (with(definition, "/spec/scope", &json!("Nowhere")), "scope"),
+    ] {
+        let said = verify(&tools, &files);
+        if said.is_empty() || !said.contains(message) {
+            missed.push(format!("expected {message:?}: {said:?}"));
+        }
+    }
+    assert_eq!(missed, [""; 0]);
+}
+
+#[test]
+fn our_own_rules_find_nothing_and_each_of_them_can() {
+    assert_eq!(findings(&committed(), VERSION), [""; 0]);
+    let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
+    let container = "/spec/install/spec/deployments/0/spec/template/spec/containers/0";
+    let mut monitor = committed();
+    let text = "apiVersion: monitoring.coreos.com/v1\nkind: ServiceMonitor\nmetadata: {name: x, namespace: y}\n";
+    monitor.insert("bundle/manifests/monitor.yaml".to_owned(), text.to_owned());
+    let mut depends = committed();
+    depends.insert(
+        "bundle/metadata/dependencies.yaml".to_owned(),
+        "dependencies: []\n".to_owned(),
+    );
+    let digest = format!("quay.io/a/b@sha256:{}", "0".repeat(64));
+    let annotation = |name: &str, value: Value| csv(&format!("/metadata/annotations/{}", name.replace('/', "~1")), value);
+    let feature = |name: &str, value: Value| annotation(&format!("features.operators.openshift.io/{name}"), value);
+    let everything = json!({"apiGroups": ["*"], "resources": ["x"], "verbs": ["get"]});
+    let bind = json!({"apiGroups": [""], "resources": ["clusterroles"], "verbs": ["bind"]});
+    let rule = "/spec/install/spec/clusterPermissions/0/rules/0";
+    let mut missed = Vec::new();
+    let owned = "/spec/customresourcedefinitions/owned";
+    for (files, message) in [
+        (csv("/spec/version", json!("9.9.9")), "the CSV is not ipxe-bridge-operator.v"),
+        (
+            with(ANNOTATIONS, "/annotations/more", &json!("x")),
+            "bundle.Dockerfile has other labels",
+        ),
+        (
+            with(
+                ANNOTATIONS,
+                "/annotations/operators.operatorframework.io.bundle.package.v1",
+                &json!("x"),
+            ),
+            "another package",
+        ),
+        (csv("/spec/displayName", json!("x")), "displayName"),
+        (csv("/spec/description", json!("x")), "explains nothing"),
+        (csv("/spec/description", json!("x".repeat(900))), "no \"## First steps\""),
+        (csv("/spec/provider/name", json!("x")), "provider"),
+        (csv("/spec/keywords", json!([])), "no keywords"),
+        (csv("/spec/maintainers", json!([])), "no maintainers"),
+        (csv("/spec/links", json!([])), "no links"),
+        (csv("/spec/icon/0/base64data", json!("????")), "the icon is not one SVG"),
+        (annotation("containerImage", json!("ipxe-bridge")), "containerImage"),
+        (annotation("createdAt", json!("today")), "createdAt"),
+        (annotation("repository", json!("git@x")), "repository"),
+        (annotation("support", Value::Null), "annotation support is missing"),
+        (annotation("description", Value::Null), "annotation description is missing"),
+        (annotation("capabilities", Value::Null), "annotation capabilities is missing"),
+        (annotation("categories", Value::Null), "annotation categories is missing"),
+        (feature("proxy-aware", json!("maybe")), "feature proxy-aware is neither"),
+        (
+            csv("/metadata/labels/operatorframework.io~1arch.arm64", Value::Null),
+            "architecture arm64",
+        ),
+        (csv("/spec/installModes/0/supported", json!(true)), "only AllNamespaces"),
+        (csv("/spec/minKubeVersion", json!("1.31.0")), "do not fit each other"),
+        (depends, "OLM v1 refuses dependencies"),
+        (monitor.clone(), "a ServiceMonitor in the bundle"),
+        (monitor, "a ServiceMonitor with a namespace"),
+        (csv(&format!("{owned}/0"), Value::Null), "IpxeBridge is not owned"),
+        (csv(&format!("{owned}/0/resources"), json!([])), "IpxeBridge has no resources"),
+        (
+            csv(&format!("{owned}/1/description"), Value::Null),
+            "IpxeHostOverride has no description",
+        ),
+        (
+            csv(&format!("{owned}/0/specDescriptors/0"), Value::Null),
+            "IpxeBridge.spec.access has no descriptor",
+        ),
+        (
+            csv(&format!("{owned}/0/statusDescriptors"), json!([])),
+            "IpxeBridge.status.uri has no descriptor",
+        ),
+        (
+            csv(&format!("{owned}/0/specDescriptors"), json!([])),
+            "IpxeBridge.spec.service.type has no descriptor",
+        ),
+        (annotation("alm-examples", json!("[]")), "IpxeHostOverride has no example"),
+        (csv("/spec/relatedImages", json!([])), "relatedImages are {}"),
+        (
+            csv("/spec/relatedImages/0/image", json!("x:latest")),
+            "an image is not REGISTRY",
+        ),
+        (
+            csv("/spec/relatedImages/0/image", json!(digest)),
+            "disconnected is true if and only if",
+        ),
+        (csv(rule, everything), "a right to everything"),
+        (csv(rule, bind), "a right to every role"),
+        (csv(&format!("{container}/name"), json!("x")), "not called manager"),
+        (csv(&format!("{container}/resources"), json!({})), "requests no CPU"),
+        (
+            csv(&format!("{container}/securityContext/runAsUser"), json!(1)),
+            "OpenShift chooses the user",
+        ),
+        (
+            csv(&format!("{container}/securityContext/readOnlyRootFilesystem"), Value::Null),
+            "not restricted",
+        ),
+        (csv(&format!("{container}/livenessProbe"), Value::Null), "no livenessProbe"),
+    ] {
+        let found = findings(&files, VERSION);
+        if !found.iter().any(|found| found.contains(message)) {
+            missed.push(format!("expected {message:?}: {found:?}"));
+        }
+    }
+    assert_eq!(missed, [""; 0]);
+}
+
+#[test]
+fn the_scorecard_passes() {
+    let Some(tools) = require("the programs around OLM", tools("olm")) else {
+        return;
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let root = is_root
+        .then_some(())
+        .ok_or_else(|| "the scorecard reads its bundle from /bundle, which takes chroot".to_owned());
+    if require("root", root).is_none() {
+        return;
+    }
+    // The program reads from one fixed folder.
+    let state = |files: &Files, test: &str| {
+        let folder = written(files);
+        fs::copy(tools.join("scorecard-test"), folder.path().join("scorecard-test")).unwrap();
+        let output = Command::new("chroot")
+            .arg(folder.path())
+            .args(["/scorecard-test", test])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let result: Value =
+            serde_json::from_str(&said).unwrap_or_else(|_| panic!("{test}: {said}{}", String::from_utf8_lossy(&output.stderr)));
+        result["results"][0].clone()
+    };
+    let config = documents(&committed()["bundle/tests/scorecard/config.yaml"]).remove(0);
+    let tests = config["stages"][0]["tests"].as_array().unwrap().clone();
+    assert_eq!(tests.len(), 6);
+    for test in &tests {
+        let name = test["entrypoint"][1].as_str().unwrap();
+        let result = state(&committed(), name);
+        assert!(result["state"] == "pass" && result["errors"].is_null(), "{name}: {result}");
+    }
+    let undescribed = with(CSV, "/spec/customresourcedefinitions/owned/0/specDescriptors", &json!([]));
+    assert_eq!(state(&undescribed, "olm-spec-descriptors")["state"], "fail");
+}
+
+#[test]
+fn the_catalog_is_valid_and_holds_the_bundle() {
+    let Some(tools) = require("the programs around OLM", tools("olm")) else {
+        return;
+    };
+    let folder = written(&committed());
+    let catalog = bundle::catalog(&tools, &[folder.path()]);
+    let validated = Command::new(tools.join("opm"))
+        .arg("validate")
+        .arg(catalog.path())
+        .output()
+        .unwrap();
+    assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let published = Command::new(tools.join("opm"))
+        .arg("validate")
+        .arg(root.join("deploy/catalog/ipxe-bridge-operator"))
+        .output()
+        .unwrap();
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    // It is awake.
+    let file = catalog.path().join("catalog.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("schema: olm.package", "schema: olm.parcel")).unwrap();
+    assert!(
+        !Command::new(tools.join("opm"))
+            .arg("validate")
+            .arg(catalog.path())
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+}

@@ -1,0 +1,222 @@
+//! Every file that users apply is taken by a real API server, without a warning, with the neighbours' real definitions.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::support::bundle::documents;
+use crate::support::control_plane::{CRDS, ControlPlane};
+use crate::support::{require, tools};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What is no object for a cluster, or not a whole one, with the reason.
+const LEFT: [(&str, &str); 4] = [
+    (
+        "config/scorecard/bases/config.yaml",
+        "a file for the scorecard: clusters have no such kind",
+    ),
+    (
+        "config/manifests/bases/ipxe-bridge-operator.clusterserviceversion.yaml",
+        "a part: the bundle has the whole",
+    ),
+    (
+        "deploy/catalog/ipxe-bridge-operator/catalog.yaml",
+        "a catalog's data: opm validates it",
+    ),
+    (
+        "deploy/gitops/flux-kustomization.yaml Kustomization",
+        "Flux does not publish this definition where Go modules come from; its other kinds are applied",
+    ),
+];
+
+struct Site {
+    plane: ControlPlane,
+    kustomize: PathBuf,
+}
+
+impl Site {
+    /// A control plane with all definitions and namespaces that our files name.
+    async fn shared() -> Option<&'static Self> {
+        static SHARED: OnceCell<Option<Site>> = OnceCell::const_new();
+        let start = || {
+            let plane = ControlPlane::start()?;
+            let tools = require("the programs around OLM", tools("olm"))?;
+            plane.load_crds(Path::new(CRDS));
+            plane.load_crds(&Path::new(ROOT).join("config/crd/bases"));
+            for project in fs::read_dir(tools.join("crds")).unwrap() {
+                plane.load_crds(&project.unwrap().path());
+            }
+            let namespaces = "argocd flux-system ipxe-bridge ipxe-bridge-system lab edge olm openshift-marketplace";
+            for name in namespaces.split(' ') {
+                plane.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string());
+            }
+            Some(Self {
+                plane,
+                kustomize: tools.join("kustomize"),
+            })
+        };
+        SHARED
+            .get_or_init(|| async { tokio::task::spawn_blocking(start).await.unwrap() })
+            .await
+            .as_ref()
+    }
+
+    /// What the API server says to a text.
+    fn said(&self, yaml: &str) -> Result<String, String> {
+        let arguments = [
+            "apply",
+            "--server-side",
+            "--dry-run=server",
+            "--validate=strict",
+            "--warnings-as-errors",
+            "-f",
+            "-",
+        ];
+        self.plane.kubectl(&arguments, Some(yaml))
+    }
+
+    fn build(&self, folder: &Path) -> String {
+        let output = Command::new(&self.kustomize).arg("build").arg(folder).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            folder.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Files below some folders that end so, by their path in the repository.
+fn below(folders: &[&str], end: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for folder in folders {
+        for entry in fs::read_dir(Path::new(ROOT).join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            match entry.path().is_dir() {
+                true => found.extend(below(&[&path], end)),
+                false if path.ends_with(end) => _ = found.insert(path),
+                false => {}
+            }
+        }
+    }
+    found
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_file_is_accepted_strictly_and_without_a_warning() {
+    let Some(site) = Site::shared().await else {
+        return;
+    };
+    let (mut refused, mut applied, mut left) = (Vec::new(), 0, BTreeSet::new());
+    for path in below(&["config", "deploy", "bundle/manifests"], ".yaml") {
+        if path.ends_with("/kustomization.yaml") {
+            continue;
+        }
+        let whole = LEFT.iter().find(|(name, _)| *name == path);
+        for mut object in documents(&read(&path)) {
+            // The sample site has the ids that its cluster gave.
+            object["metadata"].as_object_mut().map(|metadata| metadata.remove("uid"));
+            let kind = format!("{path} {}", object["kind"].as_str().unwrap_or_default());
+            if let Some((name, _)) = whole.or(LEFT.iter().find(|(name, _)| *name == kind)) {
+                left.insert(*name);
+                continue;
+            }
+            applied += 1;
+            if let Err(said) = site.said(&object.to_string()) {
+                refused.push(format!("{path}: {said}"));
+            }
+        }
+    }
+    assert_eq!(refused, [""; 0]);
+    assert!(applied > 50, "{applied}");
+    assert_eq!(
+        left,
+        LEFT.iter().map(|(name, _)| *name).collect(),
+        "left: left out, right: the list of it"
+    );
+    // They are read strictly.
+    let wrong = read("config/samples/bridge.yaml").replace("  service:", "  servise:");
+    assert!(site.said(&wrong).unwrap_err().contains("servise"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_overlay_is_built_by_kustomize_and_accepted() {
+    let Some(site) = Site::shared().await else {
+        return;
+    };
+    let mut built = 0;
+    for path in below(&["config", "deploy"], "kustomization.yaml") {
+        let Some(folder) = path.strip_suffix("/kustomization.yaml") else {
+            continue;
+        };
+        let text = site.build(&Path::new(ROOT).join(folder));
+        built += 1;
+        // Inputs of the bundle, which is applied as a whole.
+        if ["config/manifests", "config/scorecard"].contains(&folder) {
+            continue;
+        }
+        // A user of this folder says in which namespace with --namespace, or Argo CD and Flux do.
+        for mut object in documents(&text) {
+            if folder == "deploy/gitops/site" {
+                object["metadata"]["namespace"] = json!("lab");
+            }
+            site.said(&object.to_string())
+                .unwrap_or_else(|said| panic!("{folder}: {said}"));
+        }
+    }
+    assert!(built >= 9, "{built}");
+    // Its objects, applied at once, are what the plain file has.
+    let text = site.build(&Path::new(ROOT).join("config/default"));
+    let install = read("deploy/install.yaml");
+    assert_eq!(
+        install.split_once('\n').unwrap().1,
+        text,
+        "left: deploy/install.yaml, right: kustomize build config/default"
+    );
+    site.plane.apply(&text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_installer_of_olm_v1_may_make_and_remove_everything_and_no_more_than_it_needs() {
+    let Some(site) = Site::shared().await else {
+        return;
+    };
+    site.plane.apply(&read("deploy/olm-v1/installer.yaml"));
+    let account = "--as=system:serviceaccount:ipxe-bridge-system:ipxe-bridge-installer";
+    let objects: Vec<Value> = documents(&read("deploy/install.yaml"));
+    // OLM v1 makes no namespace.
+    let made: String = objects
+        .iter()
+        .filter(|object| object["kind"] != "Namespace")
+        .map(|object| format!("---\n{object}\n"))
+        .collect();
+    // For a moment as the installer, not as an administrator: the API server lets nobody give away a right that he does not hold.
+    let arguments = ["apply", "--server-side", "--force-conflicts", account, "-f", "-"];
+    site.plane.kubectl(&arguments, Some(&made)).unwrap();
+    for kind in ["deployment", "clusterrole", "clusterrolebinding", "serviceaccount", "crd"] {
+        let said = site
+            .plane
+            .kubectl(&["auth", "can-i", "delete", kind, account, "-n", "ipxe-bridge-system"], None);
+        assert_eq!(said.unwrap().trim(), "yes", "{kind}");
+    }
+    for (verb, kind) in [
+        ("delete", "namespaces"),
+        ("create", "secrets"),
+        ("create", "pods"),
+        ("escalate", "clusterroles"),
+    ] {
+        let said = site.plane.kubectl(&["auth", "can-i", verb, kind, account, "-A"], None);
+        assert!(said.is_err(), "{verb} {kind}");
+    }
+}

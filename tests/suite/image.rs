@@ -1,0 +1,225 @@
+//! The image: built from the Containerfile by buildah, looked at, and run as OpenShift runs it. The program in it is the one of the tests; that the
+//! Containerfile's first stage compiles one is the subject of `make test-image`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::bridge::eventually;
+use crate::support::process::Leashed;
+use crate::support::{free_port, require, tools};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// A user of the kind that OpenShift draws for a namespace.
+const USER: &str = "1000660000";
+
+/// An image store of its own, and the root file system of the image in it.
+struct Image {
+    store: TempDir,
+    root: PathBuf,
+    config: Value,
+}
+
+impl Image {
+    fn build() -> Option<Self> {
+        let is_root = rustix::process::geteuid().is_root();
+        let root = is_root
+            .then_some(())
+            .ok_or_else(|| "images are unpacked with their owners".to_owned());
+        require("root", root)?;
+        require("buildah", tools("image"))?;
+        let mut image = Self {
+            store: tempfile::Builder::new().prefix("image-").tempdir().unwrap(),
+            root: PathBuf::new(),
+            config: Value::Null,
+        };
+        // What the first stage hands over, with the program of the tests.
+        let stage = image.store.path().join("stage");
+        let laid = Command::new("bash")
+            .arg(Path::new(ROOT).join("deploy/image/files.sh"))
+            .arg(stage.join("image"))
+            .arg(env!("CARGO_BIN_EXE_ipxe-bridge"))
+            .output()
+            .unwrap();
+        assert!(laid.status.success(), "{}", String::from_utf8_lossy(&laid.stderr));
+        let stage = format!("build={}", stage.display());
+        image.buildah(&[
+            "build",
+            "--build-context",
+            &stage,
+            "-t",
+            "ipxe-bridge",
+            "-f",
+            "Containerfile",
+            ".",
+        ]);
+        let inspected = image.buildah(&["inspect", "--type", "image", "ipxe-bridge"]);
+        image.config = serde_json::from_str::<Value>(&inspected).unwrap()["OCIv1"]["config"].take();
+        let container = image.buildah(&["from", "ipxe-bridge"]);
+        image.root = PathBuf::from(image.buildah(&["mount", container.trim()]).trim());
+        Some(image)
+    }
+
+    fn buildah(&self, arguments: &[&str]) -> String {
+        let folder = |name: &str| self.store.path().join(name);
+        let output = Command::new("buildah")
+            .args(["--storage-driver", "vfs", "--root"])
+            .arg(folder("store"))
+            .arg("--runroot")
+            .arg(folder("run"))
+            .args(arguments)
+            .current_dir(ROOT)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts the image's command with arguments, as a user that nobody knows, on a root that cannot be written; `site` is mounted at /site.
+    fn run(&self, arguments: &[&str]) -> Leashed {
+        let mounts = r#"mount --bind "$1" "$1" && mount --bind -o ro "$2" "$1/site" && mount -o remount,bind,ro "$1" && exec setpriv --no-new-privs chroot --userspec "$3:0" --groups= "$@""#;
+        let mounts = mounts.replace("\"$@\"", "\"$1\" \"${@:4}\"");
+        fs::create_dir_all(self.root.join("site")).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "bash", "-c", &mounts, "run"])
+            .arg(&self.root)
+            .arg(Path::new(ROOT).join("config/samples/site"))
+            .arg(USER)
+            .args(
+                self.config["Entrypoint"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|word| word.as_str().unwrap()),
+            )
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit());
+        Leashed::spawn(&mut command, self.store.path()).unwrap()
+    }
+}
+
+/// Every file below a folder, and whether group 0 may read it.
+fn files(folder: &Path, below: &str) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{below}/{}", entry.file_name().to_str().unwrap());
+        match entry.path().is_dir() {
+            true => found.extend(files(&entry.path(), &path)),
+            false => found.push((path, entry.metadata().unwrap().permissions().mode() & 0o040 != 0)),
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_holds_the_program_alone_and_answers_as_any_user_on_a_read_only_root() {
+    let Some(image) = tokio::task::spawn_blocking(Image::build).await.unwrap() else {
+        return;
+    };
+    let labels = &image.config["Labels"];
+    for label in [
+        "name",
+        "vendor",
+        "version",
+        "release",
+        "summary",
+        "description",
+        "maintainer",
+        "org.opencontainers.image.title",
+        "org.opencontainers.image.description",
+        "org.opencontainers.image.source",
+        "org.opencontainers.image.licenses",
+        "org.opencontainers.image.vendor",
+        "org.opencontainers.image.documentation",
+    ] {
+        assert!(
+            labels[label].as_str().is_some_and(|text| !text.is_empty()),
+            "label {label} is missing"
+        );
+    }
+    for label in ["version", "org.opencontainers.image.version"] {
+        assert_eq!(labels[label], env!("CARGO_PKG_VERSION"), "{label}");
+    }
+    // Numbers: with a name Kubernetes could not tell that it is not root.
+    assert_eq!(image.config["User"], "65532:0");
+
+    let files = files(&image.root, "");
+    let programs: BTreeSet<&str> = files
+        .iter()
+        .map(|(path, _)| path.as_str())
+        .filter(|path| !path.starts_with("/licenses/"))
+        .map(|path| path.rsplit('/').next().unwrap())
+        .collect();
+    let loader = programs.iter().find(|name| name.starts_with("ld-linux-")).unwrap();
+    let expected = [
+        "ca-certificates.crt",
+        "ipxe-bridge",
+        "libc.so.6",
+        "libgcc_s.so.1",
+        "libm.so.6",
+        loader,
+    ];
+    assert_eq!(programs, BTreeSet::from(expected));
+    assert!(files.iter().all(|(_, readable)| *readable));
+    let licences = files.iter().filter(|(path, _)| path.starts_with("/licenses/crates/")).count();
+    assert!(licences > 200 && image.root.join("licenses/LICENSE").is_file(), "{licences}");
+
+    let (port, metrics) = (free_port().to_string(), free_port().to_string());
+    let arguments = [
+        "server",
+        "--manifests",
+        "/site",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--metrics-port",
+        &metrics,
+    ];
+    let running = image.run(&arguments);
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    eventually("the image answers", Duration::from_secs(30), async || {
+        let answer = client.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+    let script = client
+        .get(format!("http://127.0.0.1:{port}/ipxe-mac-boot/52-54-00-5a-00-03"))
+        .send()
+        .await
+        .unwrap();
+    assert!(script.text().await.unwrap().contains("boots its own disk"));
+    let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
+    let line = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    assert!(line("Uid:").starts_with(USER) && line("Gid:").starts_with('0'), "{status}");
+    assert_eq!(
+        (line("CapEff:").as_str(), line("NoNewPrivs:").as_str()),
+        ("0000000000000000", "1")
+    );
+    let root = fs::read_to_string(format!("/proc/{}/mountinfo", running.id())).unwrap();
+    let root = root.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(root.split(' ').nth(5).unwrap().starts_with("ro"), "{root}");
+}

@@ -1,0 +1,148 @@
+//! What `make release` writes: one version, everywhere, and a line of upgrades.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::bundle::findings;
+use crate::support::bundle;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const CSV: &str = "bundle/manifests/ipxe-bridge-operator.clusterserviceversion.yaml";
+
+/// A copy of every file that a release touches or is made from.
+fn copy() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("release-").tempdir().unwrap();
+    let parts = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "CHANGELOG.md",
+        "Containerfile",
+        "config",
+        "deploy",
+    ];
+    let status = Command::new("cp")
+        .arg("-a")
+        .args(parts)
+        .arg(folder.path())
+        .current_dir(ROOT)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    folder
+}
+
+/// Prepares a release in a copy: what it says, or why it refuses.
+fn release(folder: &Path, version: &str) -> Result<String, String> {
+    let output = Command::new("bash")
+        .arg(folder.join("deploy/release.sh"))
+        .arg(version)
+        .env("PREPARE_ONLY", "1")
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    match output.status.success() {
+        true => Ok(text(output.stdout)),
+        false => Err(text(output.stderr)),
+    }
+}
+
+fn news(folder: &Path) {
+    let path = folder.join("CHANGELOG.md");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        text.replacen("## Unreleased\n", "## Unreleased\n\n### Added\n\n- Something.\n", 1),
+    )
+    .unwrap();
+}
+
+fn csv(folder: &Path, version: &str) -> Option<Value> {
+    let objects = bundle::rendered(folder.join("config/manifests").to_str().unwrap())?;
+    let mut files = bundle::files(&objects, version);
+    assert_eq!(findings(&files, version), [""; 0]);
+    Some(bundle::documents(&files.remove(CSV).unwrap()).remove(0))
+}
+
+#[test]
+fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
+    let folder = copy();
+    let root = folder.path();
+    for (version, message) in [
+        ("0.0.1", "0.0.1 is older than"),
+        ("v99.1.0", "expected a version such as 0.2.0"),
+        ("99.1", "expected a version such as 0.2.0"),
+        ("", "expected a version such as 0.2.0"),
+    ] {
+        assert!(release(root, version).unwrap_err().contains(message), "{version}");
+    }
+    // A first release may have no changes yet in this tree, when the last one was just made.
+    news(root);
+    release(root, "99.1.0").unwrap();
+    assert!(release(root, "99.1.0").unwrap_err().contains("released already"));
+    assert!(release(root, "99.2.0").unwrap_err().contains("nothing to release"));
+    news(root);
+    release(root, "99.2.0").unwrap();
+    for file in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "CHANGELOG.md",
+        "Containerfile",
+        "deploy/server.yaml",
+        "config/default/kustomization.yaml",
+    ] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        assert!(text.contains("99.2.0"), "{file}");
+        assert!(file == "CHANGELOG.md" || !text.contains("99.1.0"), "{file}");
+    }
+    let Some(made) = csv(root, "99.2.0") else {
+        return;
+    };
+    assert_eq!(made["spec"]["replaces"], "ipxe-bridge-operator.v99.1.0");
+    let range = made["metadata"]["annotations"]["olm.skipRange"].as_str().unwrap();
+    assert!(range.starts_with(">=") && range.ends_with(" <99.2.0"), "{range}");
+    assert_eq!(
+        made["spec"]["relatedImages"][0]["image"],
+        "quay.io/ipxe-bridge/ipxe-bridge:99.2.0"
+    );
+    let offline = "features.operators.openshift.io/disconnected";
+    assert_eq!(made["metadata"]["annotations"][offline], "false");
+
+    // Pushed, and named by its digest.
+    let digest = format!("sha256:{}", "a1".repeat(32));
+    release(root, &digest).unwrap();
+    let made = csv(root, "99.2.0").unwrap();
+    assert_eq!(
+        made["spec"]["relatedImages"][0]["image"],
+        format!("quay.io/ipxe-bridge/ipxe-bridge@{digest}")
+    );
+    assert_eq!(made["metadata"]["annotations"][offline], "true");
+
+    // The next release begins with a tag again.
+    news(root);
+    release(root, "99.3.0").unwrap();
+    let made = csv(root, "99.3.0").unwrap();
+    assert_eq!(
+        made["spec"]["relatedImages"][0]["image"],
+        "quay.io/ipxe-bridge/ipxe-bridge:99.3.0"
+    );
+    assert_eq!(made["spec"]["replaces"], "ipxe-bridge-operator.v99.2.0");
+}
+
+#[test]
+fn every_file_states_the_version_of_cargo_toml() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (file, place) in [
+        ("Containerfile", format!("ARG VERSION={version}\n")),
+        (
+            "deploy/server.yaml",
+            format!("image: quay.io/ipxe-bridge/ipxe-bridge:{version}\n"),
+        ),
+    ] {
+        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert!(text.contains(&place), "{file} has no {place:?}: make release VERSION=x.y.z");
+    }
+}
