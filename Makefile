@@ -55,6 +55,9 @@ test: ## Everything: unit tests, a real API server, real boots in QEMU, the READ
 	tests/tools/install.sh boot
 	$(say) "tools: DHCP servers, TFTP clients, the next Debian's iPXE (Debian packages, once)"
 	tests/tools/install.sh netboot
+	$(say) "tools: OLM's own programs and validators, kustomize (built once, about 5 minutes), buildah (Debian package)"
+	tests/tools/install.sh olm
+	tests/tools/install.sh image
 	$(say) "building the program and the tests (the first time takes about 5 minutes on two cores) ..."
 	cargo test --locked --no-run
 	$(say) "unit tests, HTTP, cluster, pods and boots (about 8 minutes) ..."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the README's commands as a newcomer would: in a clean clone of what is committed, in an empty folder.
+# Runs the commands of the README and of the tour as a newcomer would: in a clean clone of what is committed, in an empty folder.
 #
 # `make run` is started and waited for, then every other command of a ```console block is run and each line of its printed output
 # ('...' stands for anything) must be in the real output, in this order.
@@ -71,7 +71,7 @@ while IFS= read -r line; do
       ;;
     *) [ -z "$shown" ] || expected+=$line$'\n' ;;
   esac
-done <README.md
+done < <(cat README.md docs/tour.md)
 
 say "Ctrl-C"
 kill -INT -- "-$run"
@@ -83,6 +83,6 @@ if kill -0 "$run" 2>/dev/null || curl -s -o /dev/null http://127.0.0.1:9876/live
   say "FAILED: Ctrl-C did not end everything"
   failed=$((failed + 1))
 fi
-[ "$passed" -ge 5 ] || { say "FAILED: only $passed commands were found in the README"; failed=$((failed + 1)); }
+[ "$passed" -ge 5 ] || { say "FAILED: only $passed commands were found in README and tour"; failed=$((failed + 1)); }
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -21,6 +21,8 @@ fn walk(schema: &mut JSONSchemaProps) {
     if schema.type_.as_deref() == Some("array") {
         schema.x_kubernetes_list_type.get_or_insert_with(|| "atomic".to_owned());
     }
+    // Kubernetes knows no unsigned numbers and warns of them; their bounds are said by minimum and maximum.
+    schema.format.take_if(|format| format.starts_with("uint"));
     if schema.x_kubernetes_int_or_string == Some(true)
         && schema
             .description

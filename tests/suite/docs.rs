@@ -71,10 +71,10 @@ fn flags(command: &str) -> BTreeMap<String, [String; 3]> {
 }
 
 #[test]
-fn the_readme_lists_every_flag_as_it_is() {
-    let readme = read("README.md");
-    let (servers, others) = readme.split_once("### Settings of the operator").unwrap();
-    let (operators, netboots) = others.split_once("### Settings of the boot network").unwrap();
+fn the_page_of_settings_lists_every_flag_as_it_is() {
+    let settings = read("docs/settings.md");
+    let (servers, others) = settings.split_once("## Settings of the operator").unwrap();
+    let (operators, netboots) = others.split_once("## Settings of the boot network").unwrap();
     let mut of_operator = flags("operator");
     // The table of the server has them.
     of_operator.retain(|flag, _| !flag.starts_with("--log-"));
@@ -91,8 +91,8 @@ fn the_readme_lists_every_flag_as_it_is() {
                 (plain(&cells[0]), [plain(&cells[1]), plain(&cells[2]), plain(&cells[3])])
             })
             .collect();
-        assert_eq!(described, defined, "left: README.md, right: --help");
-        assert_eq!(rows.len(), defined.len(), "README.md has a flag twice");
+        assert_eq!(described, defined, "left: docs/settings.md, right: --help");
+        assert_eq!(rows.len(), defined.len(), "docs/settings.md has a flag twice");
     }
 }
 

@@ -27,6 +27,7 @@ mod files;
 mod generated;
 mod http;
 mod image;
+mod install;
 mod layering;
 mod limits;
 mod netboot;
