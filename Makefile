@@ -73,6 +73,17 @@ test-boot: ## Only the boots in QEMU; the consoles of failed ones are in target/
 test-cluster: ## Only the tests with a real kube-apiserver
 	cargo test --locked --test suite -- cluster:: operator:: --nocapture
 
+.PHONY: bench
+bench: ## Measure against nginx and matchbox, write docs/benchmarks.md (25 minutes; ROWS="warm tls" for some rows, ARGS=--list for their names)
+	$(say) "peers: nginx and wrk (Debian packages), matchbox (built with Go, once)"
+	@tests/tools/install.sh bench >/dev/null
+	$(say) "building the release binary and the benchmark (the first time takes about 15 minutes on two cores) ..."
+	cargo build --locked --release --bin ipxe-bridge --example bench
+	$(say) "measuring; leave the machine alone meanwhile ..."
+	@target=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'); \
+	"$$target/release/examples/bench" --bridge "$$target/release/ipxe-bridge" --folder "$$target/bench" \
+	  --tools "$$(tests/tools/install.sh bench)" $(ARGS) $(ROWS)
+
 .PHONY: generate
 generate: ## Write the files that are made from the code: docs/openapi.json, config/crd/bases, deploy/install.yaml, expected scripts and objects
 	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders

@@ -105,7 +105,7 @@ impl Content {
             }
             Source::Random { seed, .. } => {
                 // The seed takes the build in, so no mask is needed below.
-                fill(&mut buffer, range.start, mix(*seed ^ self.build));
+                fill(&mut buffer, range.start, Words::of(*seed, self.build));
                 return Ok(buffer);
             }
         }
@@ -115,6 +115,14 @@ impl Content {
             buffer.iter_mut().for_each(|byte| *byte ^= mask);
         }
         Ok(buffer)
+    }
+
+    /// What random content consists of; `None` for other content.
+    pub fn words(&self) -> Option<Words> {
+        match self.source {
+            Source::Random { seed, .. } => Some(Words::of(seed, self.build)),
+            Source::File(_) | Source::Bytes(_) => None,
+        }
     }
 
     /// The byte at a position.
@@ -139,12 +147,30 @@ impl Content {
     }
 }
 
-/// Fills a buffer with what belongs at `start`: the byte at a position depends on the seed and the position only.
-fn fill(buffer: &mut [u8], start: u64, seed: u64) {
+/// Random content as words of eight bytes, the lowest byte first: each depends on the seed and its number only, so that one that arrives
+/// can be compared without the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    seed: u64,
+}
+
+impl Words {
+    fn of(seed: u64, build: u64) -> Self {
+        Self { seed: mix(seed ^ build) }
+    }
+
+    /// The word of this number, at eight times that position.
+    pub fn at(self, number: u64) -> u64 {
+        mix(self.seed.wrapping_add(number))
+    }
+}
+
+/// Fills a buffer with what belongs at `start`.
+fn fill(buffer: &mut [u8], start: u64, words: Words) {
     let mut position = start;
     let mut rest = buffer;
     while !rest.is_empty() {
-        let word = mix(seed.wrapping_add(position / 8)).to_le_bytes();
+        let word = words.at(position / 8).to_le_bytes();
         // Below eight, so the cast cannot lose anything.
         let skip = (position % 8) as usize;
         let take = rest.len().min(8 - skip);

@@ -45,6 +45,10 @@ struct Arguments {
     /// Size of the noise that stands for the root file system, in MiB
     #[arg(long, default_value_t = 64, conflicts_with = "rootfs")]
     rootfs_size: u64,
+
+    /// Bytes a second for all answers together, as over a slow link [default: no limit]
+    #[arg(long)]
+    bytes_per_second: Option<u64>,
 }
 
 #[tokio::main]
@@ -61,6 +65,7 @@ async fn main() -> anyhow::Result<()> {
         kernel: arguments.kernel.map_or(defaults.kernel, Content::file),
         initrd: arguments.initrd.map_or(defaults.initrd, Content::file),
         rootfs: arguments.rootfs.map_or(noise, Content::file),
+        bytes_per_second: arguments.bytes_per_second,
         ..Options::default()
     })
     .await?;

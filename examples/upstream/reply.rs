@@ -12,8 +12,9 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, StreamBody};
 
-use super::content::{Blob, Content};
+use super::content::{Blob, CHUNK, Content};
 use super::fault::{Flow, Stop};
+use super::pace::Pace;
 use super::request_log::Entry;
 
 /// The body of every answer.
@@ -89,11 +90,12 @@ impl Reply {
         (body && self.status().is_success()).then_some(&self.range)
     }
 
-    /// The answer as hyper takes it. `new_build` is called when the flow says that the build changes.
+    /// The answer as hyper takes it. `new_build` is called when the flow says that the build changes; `link` is shared with other answers.
     pub fn response(
         mut self,
         method: &Method,
         flow: Flow,
+        link: Option<Arc<Pace>>,
         log: Arc<Entry>,
         new_build: impl Fn() + Send + 'static,
     ) -> Response<Body> {
@@ -105,7 +107,7 @@ impl Reply {
             self.response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
         let body = match self.blob {
-            Some(blob) if *method != Method::HEAD => streamed(blob, self.range, flow, log, new_build),
+            Some(blob) if *method != Method::HEAD => streamed(blob, self.range, flow, link, log, new_build),
             _ => Empty::new().map_err(|never| match never {}).boxed_unsync(),
         };
         self.response.map(|()| body)
@@ -122,21 +124,31 @@ pub fn endless(log: Arc<Entry>) -> Body {
 }
 
 /// A body that reads on only when the client has taken what was read before.
-fn streamed(blob: Blob, range: Range<u64>, flow: Flow, log: Arc<Entry>, new_build: impl Fn() + Send + 'static) -> Body {
+fn streamed(
+    blob: Blob,
+    range: Range<u64>,
+    flow: Flow,
+    link: Option<Arc<Pace>>,
+    log: Arc<Entry>,
+    new_build: impl Fn() + Send + 'static,
+) -> Body {
     let stop = flow.stop;
+    let own = flow.rate.map(|rate| Arc::new(Pace::new(rate)));
     let end = stop.map_or(range.end, |(position, _)| position.min(range.end));
     let steps = futures::stream::try_unfold(range.start, move |position| {
         let blob = blob.clone();
         let log = log.clone();
+        let paces = [own.clone(), link.clone()];
         async move {
             if position >= end {
                 return Ok(None);
             }
-            let mut limit = end - position;
+            let mut limit = CHUNK.min(end - position);
             if let Some(rate) = flow.rate {
                 limit = limit.min(rate.div_ceil(TICKS));
-                // By the bytes sent, so that rates below one byte a tick hold as well.
-                tokio::time::sleep(Duration::from_secs_f64(limit as f64 / rate as f64)).await;
+            }
+            for pace in paces.into_iter().flatten() {
+                pace.pass(limit).await;
             }
             let bytes = blob.read(position, limit).await?;
             if bytes.is_empty() {

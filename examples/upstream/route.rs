@@ -114,7 +114,7 @@ pub async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Respons
     };
     log.answered(reply.status().as_u16());
     let builder = shared.clone();
-    reply.response(request.method(), flow, log, move || builder.new_build())
+    reply.response(request.method(), flow, shared.link.clone(), log, move || builder.new_build())
 }
 
 /// The answer of a service that fails with this status.

@@ -21,6 +21,8 @@ mod fault;
 mod initrd;
 #[path = "listener.rs"]
 mod listener;
+#[path = "pace.rs"]
+mod pace;
 #[path = "reply.rs"]
 mod reply;
 #[path = "request_log.rs"]
@@ -47,10 +49,11 @@ use address::Base;
 use environment::{Directory, Existence};
 use fault::Faults;
 use listener::accept;
+use pace::Pace;
 use request_log::Requests;
 
 pub use artifact::INTERNAL_URL;
-pub use content::Content;
+pub use content::{Content, Words};
 pub use environment::{EnvironmentSpec, HostSpec};
 pub use fault::{Fault, Target};
 pub use initrd::SECRET_MARKER;
@@ -80,6 +83,8 @@ pub struct Options {
     pub initrd: Content,
     /// The root file system.
     pub rootfs: Content,
+    /// How many bytes a second all answers together get, as over a slow link; `None` for no limit.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Default for Options {
@@ -94,6 +99,7 @@ impl Default for Options {
             kernel: Content::random(6 * MIB, 1),
             initrd: Content::random(8 * MIB, 2),
             rootfs: Content::random(64 * MIB, 3),
+            bytes_per_second: None,
         }
     }
 }
@@ -125,6 +131,7 @@ impl Upstream {
             },
             nonce: RandomState::new().hash_one(addr),
             serial: AtomicU64::new(0),
+            link: options.bytes_per_second.map(|rate| Arc::new(Pace::new(rate))),
             state: Mutex::new(State {
                 directory,
                 kernel: options.kernel,
@@ -257,6 +264,7 @@ struct Shared {
     base: Base,
     nonce: u64,
     serial: AtomicU64,
+    link: Option<Arc<Pace>>,
     state: Mutex<State>,
 }
 

@@ -4,6 +4,7 @@
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
 #   tests/tools/install.sh netboot         DHCP servers of others (dhcpd, Kea), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
 #   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
+#   tests/tools/install.sh bench           matchbox; nginx and wrk from packages (Debian); what cannot be had is left out, loudly
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #   tests/tools/install.sh image           buildah, from packages (Debian)
 #
@@ -229,11 +230,47 @@ netboot() {
   echo "$out"
 }
 
+# The peers of the benchmark. Without one of them the others are still worth measuring.
+bench() {
+  local program version key out missing=()
+  lock bench
+  for program in nginx wrk; do
+    PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || missing+=("$program")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]} (5 MB, once) ..."
+    if ! { command -v apt-get >/dev/null && apt_get update && apt_get install -y --no-install-recommends "${missing[@]}"; }; then
+      say "SKIPPED: no ${missing[*]}: what is measured with them will be missing (they are taken from Debian packages)"
+    elif [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" nginx "* ]]; then
+      # The package starts a service that nobody asked for here.
+      as_root systemctl disable --now nginx >&2 || say "the service nginx that the package started could not be stopped"
+    fi
+  fi
+  version=$(awk '$1 == "github.com/poseidon/matchbox" {print $2; exit}' "$here/matchbox/go.mod")
+  key=$(cat "$here/matchbox/go.mod" "$here/matchbox/go.sum" | sha256sum | cut -c1-12)
+  out="$cache/bench-$version-$key"
+  mkdir -p "$out"
+  if [ ! -e "$out/matchbox" ]; then
+    if ! command -v go >/dev/null; then
+      say "SKIPPED: no matchbox: Go is needed to build it"
+    else
+      say "building matchbox $version (about a minute, once) ..."
+      if (cd "$here/matchbox" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "-s -w" -o "$out/matchbox.part" github.com/poseidon/matchbox/cmd/matchbox) >&2; then
+        mv "$out/matchbox.part" "$out/matchbox"
+      else
+        say "SKIPPED: matchbox could not be built"
+      fi
+    fi
+  fi
+  echo "$out"
+}
+
 case "${1:-}" in
   netboot) netboot ;;
   control-plane) control_plane ;;
   olm) olm ;;
   boot) boot ;;
   image) image ;;
-  *) say "usage: $0 control-plane|olm|boot|netboot|image"; exit 2 ;;
+  bench) bench ;;
+  *) say "usage: $0 control-plane|olm|boot|netboot|image|bench"; exit 2 ;;
 esac
