@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lays out the image's file system: deploy/image/files.sh FOLDER PROGRAM. The program, the libraries it names, CA certificates, licences; nothing else.
+# Lays out the image's file system: deploy/image/files.sh FOLDER PROGRAM. The program, the libraries it names, CA certificates, Debian's iPXE
+# for machines, licences; nothing else.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=$1 program=$2
@@ -23,10 +24,19 @@ done
 
 install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/ca-certificates.crt"
 
+# What `ipxe-bridge netboot` sends to machines, as Debian has built it.
+for file in undionly.kpxe snponly.efi ipxe.efi; do
+  [ -f "/usr/lib/ipxe/$file" ] || { echo "error: /usr/lib/ipxe/$file is missing: apt-get install ipxe" >&2; exit 1; }
+  install -D -m 644 "/usr/lib/ipxe/$file" "$folder/usr/lib/ipxe/$file"
+done
+
 install -D -m 644 "$root/LICENSE" "$folder/licenses/LICENSE"
-for package in libc6 libgcc-s1 ca-certificates; do
+for package in libc6 libgcc-s1 ca-certificates ipxe; do
   install -D -m 644 "/usr/share/doc/$package/copyright" "$folder/licenses/debian/$package"
 done
+# iPXE's licence (GPL) asks to say where the source of exactly this is.
+dpkg-query -W -f 'iPXE in /usr/lib/ipxe is that of the Debian package ${Package} ${Version}.\nIts source: https://snapshot.debian.org/package/${source:Package}/${source:Version}/\n' \
+  ipxe > "$folder/licenses/debian/ipxe.source"
 cd "$root"
 cargo metadata --locked --format-version 1 --filter-platform "${triplet%%-*}-unknown-linux-gnu" | grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | while read -r manifest; do
   crate=$(dirname "$manifest")

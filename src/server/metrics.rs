@@ -88,7 +88,7 @@ impl Metrics {
         self.cache_answers.get_or_create(&labels).inc();
     }
 
-    /// A fill ended, or could not begin: one of [`FILLS`].
+    /// A fill ended, or could not begin: one of `FILLS`.
     pub fn cache_fill(&self, outcome: &'static str) {
         self.cache_fills.get_or_create(&[("outcome", outcome.to_owned())]).inc();
     }

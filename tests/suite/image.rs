@@ -169,9 +169,12 @@ async fn the_image_holds_the_program_alone_and_answers_as_any_user_on_a_read_onl
     let expected = [
         "ca-certificates.crt",
         "ipxe-bridge",
+        "ipxe.efi",
         "libc.so.6",
         "libgcc_s.so.1",
         "libm.so.6",
+        "snponly.efi",
+        "undionly.kpxe",
         loader,
     ];
     assert_eq!(programs, BTreeSet::from(expected));

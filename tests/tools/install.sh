@@ -135,6 +135,11 @@ image() {
     apt_get update
     apt_get install -y --no-install-recommends buildah
   fi
+  if [ ! -f /usr/lib/ipxe/snponly.efi ]; then
+    command -v apt-get >/dev/null || die "the image holds Debian's iPXE: install the package ipxe"
+    apt_get update
+    apt_get install -y --no-install-recommends ipxe
+  fi
   dirname "$(command -v buildah)"
 }
 

@@ -65,7 +65,7 @@ fn every_client_gets_every_file_whole() {
             "atftp --option 'tsize' --option 'blksize 1468' --option 'windowsize 8' --get --remote-file NAME --local-file TO SERVER 69",
             "tftp -m binary SERVER 69 -c get NAME TO",
             "busybox tftp -g -r NAME -l TO SERVER 69",
-            "busybox tftp -b 32 -g -r NAME -l TO SERVER 69",
+            "busybox tftp -b 128 -g -r NAME -l TO SERVER 69",
             "busybox tftp -b 1468 -g -r NAME -l TO SERVER 69",
         ] {
             for name in ["empty", "one", "block", "blocks", "sub/large"] {
@@ -96,7 +96,8 @@ fn a_fifth_of_the_packets_may_be_lost_both_ways() {
     lab.run("", "nft", &[&lossy.join("; ")]);
     for client in [
         "curl -sS --max-time 59 --tftp-blksize 1468 -o TO tftp://SERVER/NAME",
-        "atftp --option 'windowsize 8' --option 'blksize 1468' --get --remote-file NAME --local-file TO SERVER 69",
+        // Without options: atftp 0.8 breaks off when an answer to options comes twice, as it does when its first acknowledgement is lost.
+        "atftp --get --remote-file NAME --local-file TO SERVER 69",
         "busybox tftp -b 1468 -g -r NAME -l TO SERVER 69",
     ] {
         fetch(&lab, &folder, "10.77.0.1", "blocks", client);
