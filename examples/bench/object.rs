@@ -61,7 +61,7 @@ impl Check {
             return same(words, position, bytes);
         }
         let (head, rest) = bytes.split_at(gap);
-        let first = position.next_multiple_of(8) / 8;
+        let first = position.div_ceil(8);
         let (whole, tail) = rest.as_chunks::<8>();
         let step = match self {
             Self::Every => 1,
