@@ -124,7 +124,9 @@ fn figures(record: &Record, rows: &[Row]) -> String {
                 named.push(one);
             }
         }
-        let when = samples().next_back().map(|sample| format!("{}, {}", sample.date, sample.commit));
+        let when = samples()
+            .next_back()
+            .map(|sample| format!("{}, {}", sample.date, sample.commit));
         let mut head = format!("`{}` ({})", row.name, when.unwrap_or_default());
         for (metric, subject) in named {
             let values = record.figures(&row.name, subject, metric);
