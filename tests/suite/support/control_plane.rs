@@ -237,7 +237,12 @@ impl ControlPlane {
         let path = path.to_str().unwrap();
         self.kubectl(&["apply", "--server-side", "-f", path], None).unwrap();
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", path];
-        self.kubectl(&wait, None).unwrap();
+        // A definition that has no conditions yet is an error to kubectl, not something to wait for.
+        let started = Instant::now();
+        while let Err(error) = self.kubectl(&wait, None) {
+            assert!(started.elapsed() < START_LIMIT, "{error}");
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn wait(&self, started: Instant, program: &str, mut ready: impl FnMut() -> bool) {
