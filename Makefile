@@ -83,6 +83,7 @@ bench: ## Measure against nginx and matchbox, write docs/benchmarks.md (25 minut
 	@target=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'); \
 	"$$target/release/examples/bench" --bridge "$$target/release/ipxe-bridge" --folder "$$target/bench" \
 	  --tools "$$(tests/tools/install.sh bench)" $(ARGS) $(ROWS)
+	@[ -n "$(ARGS)$(ROWS)" ] || bench/netboot.sh
 
 .PHONY: generate
 generate: ## Write the files that are made from the code: docs/openapi.json, config/crd/bases, deploy/install.yaml, expected scripts and objects
