@@ -1,9 +1,10 @@
 //! Kernel, initrd, rootfs and script of an environment.
 
+mod sending;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::StreamExt as _;
 use http::header;
 use poem::{Body, Request};
 use poem_openapi::param::{Header, Path};
@@ -14,10 +15,9 @@ use crate::boot::artifact::ArtifactKind;
 use crate::boot::environment::Environment;
 use crate::boot::inventory::{Inventory, LookupError};
 use crate::boot::name::ObjectName;
-use crate::server::context::{Context, Pacing};
-use crate::server::metrics::{CacheResult, Metrics, Outcome};
+use crate::server::context::Context;
+use crate::server::metrics::{CacheResult, Outcome};
 use crate::server::middleware;
-use crate::server::pace::Pace;
 use crate::server::sendfile::Parts;
 use crate::server::transfer::{self, Answer, Content, Wanted};
 use crate::server::trouble::Trouble;
@@ -26,6 +26,7 @@ use crate::server::validator::{ByteRange, Validator};
 
 use super::problem::Failure;
 use super::{Tag, example};
+use sending::{Sending, TransferLog};
 
 /// Says that a cached build may not be current.
 const STALE: &str = "111 ipxe-bridge \"Revalidation Failed\"";
@@ -217,34 +218,6 @@ impl ArtifactsApi {
     }
 }
 
-/// How a body is sent.
-struct Sending<'a> {
-    parts: Option<Parts>,
-    pacing: &'a Pacing,
-    result: Option<CacheResult>,
-}
-
-impl Sending<'_> {
-    fn body(&self, body: transfer::Body, log: TransferLog) -> Body {
-        let each = self.pacing.each.map(Pace::new).map(Arc::new);
-        let paces: Vec<Arc<Pace>> = self.pacing.total.iter().cloned().chain(each).collect();
-        let at_most = paces.iter().map(|pace| pace.piece()).min();
-        let stream = log.around(body.into_stream(at_most, self.parts.clone()));
-        match paces.is_empty() {
-            true => Body::from_bytes_stream(stream),
-            false => Body::from_bytes_stream(stream.then(move |piece| {
-                let (paces, length) = (paces.clone(), piece.as_ref().map_or(0, bytes::Bytes::len));
-                async move {
-                    for pace in paces {
-                        pace.admit(length).await;
-                    }
-                    piece
-                }
-            })),
-        }
-    }
-}
-
 /// What the cache had to do with an answer (RFC 9211).
 fn cache_status(result: CacheResult) -> String {
     let what = match result {
@@ -304,61 +277,6 @@ fn environment<'a>(inventory: &'a Inventory, namespace: Option<&str>, name: &str
     let unknown = || Trouble::UnknownEnvironment(format!("{}/{}", shown(namespace), shown(name)));
     let name = ObjectName::new(namespace, name).map_err(|_| unknown())?;
     inventory.environment(&name).ok_or_else(unknown)
-}
-
-/// Says how a transfer ended, whichever way that is: complete, broken by upstream, or left by the client.
-struct TransferLog {
-    kind: ArtifactKind,
-    environment: Arc<Environment>,
-    client: String,
-    length: Option<u64>,
-    head: bool,
-    sent: u64,
-    failure: Option<String>,
-    started: Instant,
-    metrics: Arc<Metrics>,
-}
-
-impl TransferLog {
-    fn around(
-        mut self,
-        stream: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
-    ) -> impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static {
-        stream.inspect(move |piece| self.note(piece))
-    }
-
-    fn note(&mut self, piece: &std::io::Result<bytes::Bytes>) {
-        match piece {
-            Ok(piece) => self.sent += piece.len() as u64,
-            Err(error) => self.failure = Some(error.to_string()),
-        }
-    }
-}
-
-impl Drop for TransferLog {
-    fn drop(&mut self) {
-        let outcome = match (&self.failure, self.length) {
-            (Some(_), _) => Outcome::Broken,
-            (None, Some(length)) if self.sent < length => Outcome::Left,
-            _ => Outcome::Complete,
-        };
-        let seconds = self.started.elapsed().as_secs_f64();
-        let (artifact, environment, client) = (self.kind.as_str(), &self.environment.name, &self.client);
-        if self.head {
-            tracing::info!(artifact, %environment, client, "headers served");
-            return;
-        }
-        self.metrics.transfer(self.kind, outcome, self.sent);
-        match (&self.failure, outcome) {
-            (Some(failure), _) => {
-                tracing::warn!(artifact, %environment, client, bytes = self.sent, seconds, "transfer cut: {failure}");
-            }
-            (None, Outcome::Left) => {
-                tracing::info!(artifact, %environment, client, bytes = self.sent, seconds, "transfer left by the client");
-            }
-            _ => tracing::info!(artifact, %environment, client, bytes = self.sent, seconds, "artifact served"),
-        }
-    }
 }
 
 #[OpenApi(tag = "Tag::Artifacts")]
