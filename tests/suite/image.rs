@@ -1,5 +1,5 @@
-//! The image: built from the Containerfile by buildah, looked at, and run as OpenShift runs it. The program in it is the one of the tests; that the
-//! Containerfile's first stage compiles one is the subject of `make test-image`.
+//! The image: built from the Containerfile by buildah, looked at, and run as OpenShift runs it. The program in it is the one of the tests: the
+//! Containerfile's first stage needs a registry's image and takes as long as a release build.
 
 use std::collections::BTreeSet;
 use std::fs;
