@@ -73,6 +73,14 @@ test-boot: ## Only the boots in QEMU; the consoles of failed ones are in target/
 test-cluster: ## Only the tests with a real kube-apiserver
 	cargo test --locked --test suite -- cluster:: operator:: --nocapture
 
+.PHONY: test-olm
+test-olm: ## Only bundle, catalog, image, releases, the installation page, and an install by a real OLM
+	cargo test --locked --test suite -- bundle:: deploy:: generated:: image:: install:: olm:: release:: --nocapture
+
+.PHONY: test-image
+test-image: ## Build the release twice in different folders and compare the bytes (about 20 minutes; not part of test)
+	tests/reproducible.sh
+
 .PHONY: bench
 bench: ## Measure against nginx and matchbox, write docs/benchmarks.md (25 minutes; ROWS="warm tls" for some rows, ARGS=--list for their names)
 	$(say) "peers: nginx and wrk (Debian packages), matchbox (built with Go, once)"

@@ -1,5 +1,5 @@
 //! The image: built from the Containerfile by buildah, looked at, and run as OpenShift runs it. The program in it is the one of the tests: the
-//! Containerfile's first stage needs a registry's image and takes as long as a release build.
+//! Containerfile's first stage needs a registry's image and takes as long as a release build; `make test-image` runs its script for building.
 
 use std::collections::BTreeSet;
 use std::fs;

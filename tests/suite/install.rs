@@ -56,7 +56,7 @@ async fn every_command_of_the_installation_page_works_and_nothing_is_left_in_the
         let path = format!("{}:/usr/bin:/bin", control_plane.display());
         let mut command = Command::new("timeout");
         command
-            .args(["180", "bash", "-c", line])
+            .args(["120", "bash", "-c", line])
             .env("PATH", path)
             .env("KUBECONFIG", plane.kubeconfig())
             .current_dir(ROOT);
@@ -65,7 +65,19 @@ async fn every_command_of_the_installation_page_works_and_nothing_is_left_in_the
     for line in &commands {
         let output = tokio::task::block_in_place(|| run(line));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{line}: {said}");
+        let stuck = || {
+            let all = plane.kubectl(&["get", "namespaces,crds", "-o", "json"], None).unwrap();
+            let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+            let leaving = all["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|object| !object["metadata"]["deletionTimestamp"].is_null());
+            leaving
+                .map(|object| format!("{} {}\n", object["metadata"]["name"], object["status"]["conditions"]))
+                .collect::<String>()
+        };
+        assert!(output.status.success(), "{line}: {said}{}", stuck());
         assert!(!said.contains("Warning"), "{line}: {said}");
     }
     for (kind, name) in [

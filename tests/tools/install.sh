@@ -76,6 +76,7 @@ definitions=(
   "github.com/argoproj/argo-cd/v3 manifests/crds/application-crd.yaml"
   "github.com/fluxcd/source-controller config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml"
   "github.com/openshift/api config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_imagedigestmirrorsets.crd.yaml"
+  "github.com/openshift/api security/v1/zz_generated.crd-manifests/0000_03_config-operator_01_securitycontextconstraints.crd.yaml"
   "github.com/operator-framework/operator-controller helm/olmv1/base/operator-controller/crd/standard/olm.operatorframework.io_clusterextensions.yaml"
   "github.com/operator-framework/operator-controller helm/olmv1/base/catalogd/crd/standard/olm.operatorframework.io_clustercatalogs.yaml"
   "github.com/operator-framework/operator-lifecycle-manager deploy/chart/crds/*.yaml"
@@ -101,7 +102,7 @@ definitions() {
 
 olm() {
   local key out
-  key=$(cat "$here/olm/"go.* "$here/olm/verify/"* "$here/scorecard/"go.* "$here/neighbours/"go.* | sha256sum | cut -c1-12)
+  key=$(cat "$here/olm/"go.* "$here/olm/verify/"* "$here/scorecard/"go.* "$here/neighbours/"go.* - <<<"${definitions[*]}" | sha256sum | cut -c1-12)
   out="$cache/olm-$key"
   lock olm
   unfinished "$out"
