@@ -106,8 +106,8 @@ impl Cache {
                 }
             }
             // The limit may be a smaller one than that of the process before.
-            for victim in cache.index.make_room(0, &HashSet::new()).unwrap_or_default() {
-                victim.erase();
+            if let Ok((victims, _)) = cache.index.make_room(0, &HashSet::new()) {
+                victims.iter().for_each(|victim| victim.erase());
             }
             Ok::<_, String>(store)
         })

@@ -17,7 +17,7 @@ use crate::server::upstream::{Upstream, UpstreamError};
 
 use super::Cache;
 use super::fill::{self, Outcome};
-use super::held::{Build, Failure, Held, Progress};
+use super::held::{Build, Failure, Held, Progress, Room};
 use super::index::NoRoom;
 use super::store::{Facts, Key, Store};
 
@@ -206,8 +206,8 @@ impl Cache {
             let (cache, errand, store) = (self.clone(), errand.clone(), store.clone());
             tokio::task::spawn_blocking(move || cache.room(&errand, length, &store))
         };
-        let file = match file.await.unwrap_or_else(|error| Err(Full::Disk(io::Error::other(error)))) {
-            Ok(file) => file,
+        let (file, room) = match file.await.unwrap_or_else(|error| Err(Full::Disk(io::Error::other(error)))) {
+            Ok(made) => made,
             Err(Full::Limit(why)) => {
                 tracing::warn!(artifact = %kind, source = url.label(), "passed through: {why}");
                 self.metrics.cache_fill("no_room");
@@ -223,7 +223,7 @@ impl Cache {
             length,
             content_type,
         };
-        let held = Held::filling(errand.key.clone(), kind, build, facts, file, self.index.space());
+        let held = Held::filling(errand.key.clone(), kind, build, facts, file, room);
         self.index.insert(held.clone());
         tracing::info!(artifact = %kind, source = url.label(), bytes = length, "fetched into the cache");
         let (cache, filled) = (self.clone(), held.clone());
@@ -236,9 +236,9 @@ impl Cache {
     }
 
     /// A file for a fill, with as much given up for it as necessary. Blocks.
-    fn room(&self, errand: &Errand, length: u64, store: &Store) -> Result<(File, PathBuf), Full> {
+    fn room(&self, errand: &Errand, length: u64, store: &Store) -> Result<((File, PathBuf), Room), Full> {
         let to_stay = &errand.to_stay;
-        let mut victims = self.index.make_room(length, to_stay).map_err(Full::Limit)?;
+        let (mut victims, room) = self.index.make_room(length, to_stay).map_err(Full::Limit)?;
         loop {
             for victim in victims {
                 tracing::info!(artifact = %victim.kind, source = victim.facts().source, bytes = victim.build.length, "given up for others");
@@ -253,7 +253,7 @@ impl Cache {
                         return Err(Full::Disk(error));
                     }
                 }
-                begun => return begun.map_err(Full::Disk),
+                begun => return begun.map(|file| (file, room)).map_err(Full::Disk),
             }
         }
     }

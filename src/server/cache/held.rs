@@ -73,6 +73,37 @@ impl Space {
     pub fn used(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Takes room for so many bytes.
+    pub fn take(&self, bytes: u64) -> Room {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Room {
+            space: self.clone(),
+            bytes: AtomicU64::new(bytes),
+        }
+    }
+}
+
+/// A part of the space, until it is given back.
+#[derive(Debug)]
+pub struct Room {
+    space: Space,
+    bytes: AtomicU64,
+}
+
+impl Room {
+    /// Gives it back before its end.
+    pub fn give_back(&self) {
+        self.space
+            .0
+            .fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 /// One build of one artifact. Its file goes with the last user of it, unless it is kept.
@@ -94,7 +125,9 @@ pub struct Held {
     progress: watch::Sender<Progress>,
     seen: Mutex<Seen>,
     is_kept: AtomicBool,
-    space: Space,
+    /// Given up: its file goes with its last user, whatever becomes of it until then.
+    is_condemned: AtomicBool,
+    room: Room,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,7 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Held {
     /// A fill that begins now, of a build that upstream was just seen to have.
-    pub fn filling(key: Key, kind: ArtifactKind, build: Build, facts: Facts, file: (File, PathBuf), space: &Space) -> Arc<Self> {
+    pub fn filling(key: Key, kind: ArtifactKind, build: Build, facts: Facts, file: (File, PathBuf), room: Room) -> Arc<Self> {
         let now = SystemTime::now();
         let seen = Seen {
             first: now,
@@ -113,7 +146,7 @@ impl Held {
             away: None,
             is_news: false,
         };
-        Self::new(key, (kind, build), facts, file, Progress::Filling(0), seen, space)
+        Self::new(key, (kind, build), facts, file, Progress::Filling(0), seen, room)
     }
 
     /// What an earlier process left.
@@ -143,7 +176,8 @@ impl Held {
             is_news: false,
         };
         let file = (file, found.stem);
-        let held = Self::new(found.key, (kind, build), found.facts, file, Progress::Unverified, seen, space);
+        let room = space.take(build.length);
+        let held = Self::new(found.key, (kind, build), found.facts, file, Progress::Unverified, seen, room);
         held.is_kept.store(true, Ordering::Relaxed);
         Ok(held)
     }
@@ -155,9 +189,8 @@ impl Held {
         (file, stem): (File, PathBuf),
         progress: Progress,
         seen: Seen,
-        space: &Space,
+        room: Room,
     ) -> Arc<Self> {
-        space.0.fetch_add(build.length, Ordering::Relaxed);
         Arc::new(Self {
             key,
             build,
@@ -170,7 +203,8 @@ impl Held {
             progress: watch::Sender::new(progress),
             seen: Mutex::new(seen),
             is_kept: AtomicBool::new(false),
-            space: space.clone(),
+            is_condemned: AtomicBool::new(false),
+            room,
         })
     }
 
@@ -237,7 +271,7 @@ impl Held {
     /// What the disk says.
     pub fn note(&self, store: &Store) -> io::Result<()> {
         let is_news = std::mem::take(&mut lock(&self.seen).is_news);
-        match is_news && self.is_kept.load(Ordering::Relaxed) {
+        match is_news && self.will_stay() {
             true => store.note(&self.stem, &self.facts()),
             false => Ok(()),
         }
@@ -254,9 +288,19 @@ impl Held {
         is_right
     }
 
+    /// Whether its file stays when its last user is gone. A fill may be condemned before it is complete.
+    fn will_stay(&self) -> bool {
+        self.is_kept.load(Ordering::Relaxed) && !self.is_condemned.load(Ordering::Relaxed)
+    }
+
     /// Its file goes when the last machine has read it.
     pub fn condemn(&self) {
-        self.is_kept.store(false, Ordering::Relaxed);
+        self.is_condemned.store(true, Ordering::Relaxed);
+    }
+
+    /// Its bytes count no longer: what nobody reads is about to be erased.
+    pub fn give_room_back(&self) {
+        self.room.give_back();
     }
 
     /// Takes file and bytes off the disk now, for an artifact that nobody reads. Blocks.
@@ -324,8 +368,7 @@ impl AsFd for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.space.0.fetch_sub(self.build.length, Ordering::Relaxed);
-        if self.is_kept.load(Ordering::Relaxed) {
+        if self.will_stay() {
             return;
         }
         let (stem, file) = (std::mem::take(&mut self.stem), self.file.clone());

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::held::{Held, Progress, Space};
+use super::held::{Held, Progress, Room, Space};
 use super::store::Key;
 
 /// What is held, by key; at most one build of each.
@@ -78,12 +78,13 @@ impl Index {
         held.condemn();
     }
 
-    /// Forgets as much as a further artifact needs, what was not used for longest first, and gives it to be erased.
+    /// Forgets as much as a further artifact needs, what was not used for longest first, and gives it to be erased. The room is taken at
+    /// once: another artifact that begins at the same time is not promised the same.
     ///
     /// # Errors
     ///
     /// If that is not possible; then nothing was forgotten.
-    pub fn make_room(&self, length: u64, to_stay: &HashSet<Key>) -> Result<Vec<Arc<Held>>, NoRoom> {
+    pub fn make_room(&self, length: u64, to_stay: &HashSet<Key>) -> Result<(Vec<Arc<Held>>, Room), NoRoom> {
         if length > self.limit {
             return Err(NoRoom::TooLarge(length));
         }
@@ -93,17 +94,20 @@ impl Index {
         let mut groups = groups(&all);
         groups.retain(|group| group.iter().all(|held| is_idle(held) && !to_stay.contains(&held.key)));
         groups.sort_by_key(|group| group.iter().map(|held| held.last_used()).max());
+        let fits = |freed| self.space.used().saturating_sub(freed).saturating_add(length) <= self.limit;
         for group in groups {
-            if self.space.used().saturating_sub(freed) + length <= self.limit {
+            if fits(freed) {
                 break;
             }
             freed += group.iter().map(|held| held.build.length).sum::<u64>();
             victims.extend(group.iter().map(|held| held.key.clone()));
         }
-        match self.space.used().saturating_sub(freed) + length <= self.limit {
-            true => Ok(victims.iter().filter_map(|key| all.remove(key)).collect()),
-            false => Err(NoRoom::InUse),
+        if !fits(freed) {
+            return Err(NoRoom::InUse);
         }
+        let victims: Vec<_> = victims.iter().filter_map(|key| all.remove(key)).collect();
+        victims.iter().for_each(|victim| victim.give_room_back());
+        Ok((victims, self.space.take(length)))
     }
 
     /// Forgets what was not used for longest, for a disk that is fuller than the limit knows. Nothing if everything is in use.
@@ -168,7 +172,14 @@ mod tests {
             content_type: None,
         };
         let stem = folder.join(format!("{name}.x"));
-        let held = Held::filling(key(name), ArtifactKind::Kernel, build, facts, (file, stem), index.space());
+        let held = Held::filling(
+            key(name),
+            ArtifactKind::Kernel,
+            build,
+            facts,
+            (file, stem),
+            index.space().take(length),
+        );
         held.advance(Progress::Complete);
         index.insert(held);
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -184,12 +195,22 @@ mod tests {
         let other = held(&index, folder.path(), "rootfs-2", None, 40);
         assert_eq!(index.space().used(), 85);
 
-        assert_eq!(index.make_room(15, &HashSet::new()).expect("room").len(), 0);
+        assert_eq!(index.make_room(15, &HashSet::new()).expect("room").0.len(), 0);
         let reader = index.get(&rootfs).expect("held");
         // The pair is older, but one of it is being read.
-        let victims = index.make_room(30, &HashSet::new()).expect("room");
+        let (victims, room) = index.make_room(30, &HashSet::new()).expect("room");
         assert_eq!(victims.iter().map(|held| &held.key).collect::<Vec<_>>(), [&other]);
-        drop(victims);
+        assert_eq!(
+            index.space().used(),
+            75,
+            "what is to be erased no longer counts, what is about to come does"
+        );
+        assert_eq!(
+            index.make_room(30, &HashSet::new()).err(),
+            Some(NoRoom::InUse),
+            "the same room is not promised twice"
+        );
+        drop((victims, room));
         assert_eq!(index.space().used(), 45);
         assert_eq!(index.make_room(60, &HashSet::new()).err(), Some(NoRoom::InUse));
         assert_eq!(index.make_room(101, &HashSet::new()).err(), Some(NoRoom::TooLarge(101)));
@@ -199,7 +220,7 @@ mod tests {
             Some(NoRoom::InUse)
         );
         assert_eq!(
-            index.make_room(60, &HashSet::new()).expect("room").len(),
+            index.make_room(60, &HashSet::new()).expect("room").0.len(),
             2,
             "both of the pair"
         );

@@ -167,6 +167,31 @@ async fn a_machine_that_reads_an_old_build_keeps_it_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_fill_that_was_overtaken_by_a_new_build_leaves_no_file() {
+    let cached = Cached::start(4_000_000).await;
+    let bridge = cached.bridge(&[]).await;
+    let old = cached.expected(Target::Rootfs);
+    cached.slow(Target::Rootfs, 1_500_000);
+    let machine = async { fetch(&bridge, ROOTFS, &[]).await.expect("not cut").body };
+    let overtaking = async {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        // The transfer that goes on has the old file open.
+        cached.site.upstream.new_build();
+        cached.well(Target::Rootfs);
+        fetch(&bridge, ROOTFS, &[]).await.expect("complete").body
+    };
+    let (first, second) = futures::join!(machine, overtaking);
+    assert!(first == old && second == cached.expected(Target::Rootfs) && second != old);
+    eventually("one build is on the disk", Duration::from_secs(5), async || {
+        files(cached.folder.path(), "part").is_empty()
+            && files(cached.folder.path(), "data").len() == 1
+            && files(cached.folder.path(), "json").len() == 1
+    })
+    .await;
+    assert_eq!(bridge.get("/cache").await.json()["used_bytes"], 4_000_000);
+}
+
+#[tokio::test]
 async fn what_upstream_refuses_is_not_given_away() {
     let cached = Cached::start(3_000_000).await;
     let bridge = cached.bridge(&[]).await;
