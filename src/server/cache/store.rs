@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariant: an artifact counts only if both files are there, and only after its digest was compared once in this process's life.
-//! Files of other names are not touched.
+//! Files of other names are not touched, whatever their extension.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -27,6 +27,7 @@ use crate::server::validator::Validator;
 /// Facts of another format are those of another version of the program, and go with their bytes.
 const FORMAT: u32 = 1;
 const FOLDER: &str = "artifacts";
+const KEY_DIGITS: usize = 32;
 
 /// What an artifact is known by: the digest of its upstream address, so that no secret of the address gets to the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ impl Key {
     /// The key of an address.
     pub fn of(url: &UpstreamUrl) -> Self {
         let digest = ring::digest::digest(&SHA256, url.secret().as_str().as_bytes());
-        Self(hex(&digest.as_ref()[..16]))
+        Self(hex(&digest.as_ref()[..KEY_DIGITS / 2]))
     }
 }
 
@@ -241,6 +242,7 @@ fn scan(folder: &Path) -> io::Result<(Vec<Found>, Vec<PathBuf>)> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stem = path.with_extension("");
         match path.extension().and_then(|extension| extension.to_str()) {
+            _ if !is_ours(&name) => {}
             Some("part") => leftovers.push(path),
             Some("data") if !stem.with_added_extension("json").exists() => leftovers.push(path),
             Some("json") => {
@@ -261,6 +263,16 @@ fn scan(folder: &Path) -> io::Result<(Vec<Found>, Vec<PathBuf>)> {
     }
     found.sort_by_key(|found| std::cmp::Reverse(found.facts.used));
     Ok((found, leftovers))
+}
+
+/// Whether a file has a name that this module gives: `KEY.TIME.` and an extension.
+fn is_ours(name: &str) -> bool {
+    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = name.splitn(3, '.');
+    let (key, time, extension) = (parts.next(), parts.next(), parts.next());
+    key.is_some_and(|key| key.len() == KEY_DIGITS && is_hex(key))
+        && time.is_some_and(is_hex)
+        && matches!(extension, Some("data" | "json" | "part" | "json.part"))
 }
 
 fn facts(path: &Path, data: &Path) -> Result<Facts, String> {

@@ -34,10 +34,15 @@ async fn what_was_fetched_survives_a_restart_and_what_was_damaged_does_not() {
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.write_all_at(b"damage", 1000).unwrap();
     }
-    std::fs::write(artifacts.join("abc.1.data"), b"bytes").unwrap();
-    std::fs::write(artifacts.join("abc.2.json"), b"{}").unwrap();
-    std::fs::write(artifacts.join("abc.3.part"), b"bytes").unwrap();
-    std::fs::write(artifacts.join("notes"), b"mine").unwrap();
+    let key = "0123456789abcdef0123456789abcdef";
+    std::fs::write(artifacts.join(format!("{key}.1.data")), b"bytes").unwrap();
+    std::fs::write(artifacts.join(format!("{key}.2.json")), b"{}").unwrap();
+    std::fs::write(artifacts.join(format!("{key}.3.part")), b"bytes").unwrap();
+    // A folder of that name may have had another use before.
+    let others = ["notes", "report.json", "report.data", "disk.part", "a.b.data"].map(|name| artifacts.join(name));
+    for path in &others {
+        std::fs::write(path, b"mine").unwrap();
+    }
     let bridge = cached.bridge(&[]).await;
     for (path, target) in [(KERNEL, Target::Kernel), (ROOTFS, Target::Rootfs)] {
         assert!(fetch(&bridge, path, &[]).await.expect("complete").body == cached.expected(target));
@@ -45,10 +50,11 @@ async fn what_was_fetched_survives_a_restart_and_what_was_damaged_does_not() {
     }
     filled(&bridge, 2).await;
     eventually("leftovers are gone", Duration::from_secs(3), async || {
-        files(cached.folder.path(), "data").len() == 2 && files(cached.folder.path(), "part").is_empty()
+        let left = std::fs::read_dir(&artifacts).unwrap().count();
+        left == 2 * 2 + others.len()
     })
     .await;
-    assert!(damaged.iter().all(|path| !path.exists()) && artifacts.join("notes").exists());
+    assert!(damaged.iter().all(|path| !path.exists()) && others.iter().all(|path| path.exists()));
     let metrics = bridge.metrics().await;
     assert!(metrics.contains("ipxe_bridge_cache_damaged_files_total 2"), "{metrics}");
 }
