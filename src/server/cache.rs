@@ -55,6 +55,14 @@ pub struct Settings {
     pub fresh: Duration,
 }
 
+/// What is wrong with the folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trouble {
+    why: String,
+    /// Bytes of the file that could not be made or kept.
+    length: u64,
+}
+
 /// The artifact cache.
 #[derive(Debug)]
 pub struct Cache {
@@ -64,7 +72,7 @@ pub struct Cache {
     metrics: Arc<Metrics>,
     /// Absent while the folder cannot be used.
     store: ArcSwapOption<Store>,
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Trouble>>,
     index: Index,
     /// One at a time finds out what there is of an artifact.
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
@@ -118,7 +126,7 @@ impl Cache {
                 self.store.store(Some(Arc::new(store)));
                 self.set_trouble(None);
             }
-            Err(why) => self.set_trouble(Some(why)),
+            Err(why) => self.set_trouble(Some(Trouble { why, length: 0 })),
         }
     }
 
@@ -134,11 +142,23 @@ impl Cache {
                 self.verify_all().await;
                 is_verified = true;
             }
+            self.look_again().await;
             tokio::time::sleep(RETRY).await;
             if noted.elapsed() >= NOTE_PERIOD {
                 self.note_all().await;
                 noted = Instant::now();
             }
+        }
+    }
+
+    /// Whether the folder takes again what it did not take; no machine may ever ask for that again.
+    async fn look_again(&self) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(Trouble { length, .. }), Some(store)) = (trouble, self.store.load_full()) else {
+            return;
+        };
+        if let Ok(Ok(())) = tokio::task::spawn_blocking(move || store.try_out(length)).await {
+            self.set_trouble(None);
         }
     }
 
@@ -148,7 +168,8 @@ impl Cache {
         let all = self.index.all();
         let noted = tokio::task::spawn_blocking(move || all.iter().try_for_each(|held| held.note(&store))).await;
         if let Ok(Err(error)) = noted {
-            self.set_trouble(Some(format!("{}: it cannot be written: {error}", self.folder.display())));
+            let why = format!("{}: it cannot be written: {error}", self.folder.display());
+            self.set_trouble(Some(Trouble { why, length: 0 }));
         }
     }
 
@@ -176,11 +197,13 @@ impl Cache {
         }
     }
 
-    fn set_trouble(&self, trouble: Option<String>) {
+    fn set_trouble(&self, trouble: Option<Trouble>) {
         let mut current = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if *current != trouble {
             match &trouble {
-                Some(why) => tracing::error!(why, "the cache cannot be used, files are passed through from upstream"),
+                Some(Trouble { why, .. }) => {
+                    tracing::error!(why, "the cache cannot be used, files are passed through from upstream")
+                }
                 None => tracing::info!("the cache works"),
             }
             *current = trouble;
@@ -189,7 +212,8 @@ impl Cache {
 
     /// Why the cache cannot do its work at the moment.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().map(|trouble| trouble.why.clone())
     }
 
     /// Its folder.

@@ -15,11 +15,11 @@ use crate::server::metrics::CacheResult;
 use crate::server::transfer::{self, Answer, Body, Content, Transfer, Wanted};
 use crate::server::upstream::{Upstream, UpstreamError};
 
-use super::Cache;
 use super::fill::{self, Outcome};
 use super::held::{Build, Failure, Held, Progress, Room};
 use super::index::NoRoom;
 use super::store::{Facts, Key, Store};
+use super::{Cache, Trouble};
 
 /// Longest wait for upstream to say so.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -196,7 +196,7 @@ impl Cache {
             ..
         } = *content
         else {
-            tracing::info!(artifact = %kind, source = url.label(), "passed through: upstream states no length, or neither date nor strong tag");
+            tracing::info!(artifact = %kind, source = url.label(), "passed through: upstream states no length, or none above 0, or neither date nor strong tag");
             return Ok(None);
         };
         let mut facts = Facts::new(kind, url.label(), &validator, length);
@@ -214,7 +214,7 @@ impl Cache {
                 return Ok(None);
             }
             Err(Full::Disk(error)) => {
-                self.disk_failed(&format!("no file of {length} bytes can be made: {error}"));
+                self.disk_failed(&format!("no file of {length} bytes can be made: {error}"), length);
                 return Ok(None);
             }
         };
@@ -267,10 +267,10 @@ impl Cache {
                 let (artifact, bytes, seconds) = (held.kind, held.build.length, held.since.elapsed().as_secs_f64());
                 tracing::info!(%artifact, source, bytes, seconds, "complete in the cache");
             }
-            Outcome::NotKept(why) => self.disk_failed(&format!("a file cannot be kept: {why}")),
+            Outcome::NotKept(why) => self.disk_failed(&format!("a file cannot be kept: {why}"), held.build.length),
             Outcome::Failed(Failure::Disk(why)) => {
                 self.index.remove(&held);
-                self.disk_failed(&format!("a file cannot be written: {why}"));
+                self.disk_failed(&format!("a file cannot be written: {why}"), held.build.length);
             }
             Outcome::Failed(Failure::Upstream(why)) => {
                 self.index.remove(&held);

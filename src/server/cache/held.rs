@@ -272,7 +272,9 @@ impl Held {
     pub fn note(&self, store: &Store) -> io::Result<()> {
         let is_news = std::mem::take(&mut lock(&self.seen).is_news);
         match is_news && self.will_stay() {
-            true => store.note(&self.stem, &self.facts()),
+            true => store
+                .note(&self.stem, &self.facts())
+                .inspect_err(|_| lock(&self.seen).is_news = true),
             false => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -27,6 +28,7 @@ use crate::server::validator::Validator;
 /// Facts of another format are those of another version of the program, and go with their bytes.
 const FORMAT: u32 = 1;
 const FOLDER: &str = "artifacts";
+const LOCK: &str = "lock";
 const KEY_DIGITS: usize = 32;
 
 /// What an artifact is known by: the digest of its upstream address, so that no secret of the address gets to the disk.
@@ -122,9 +124,10 @@ pub struct Found {
 /// The folder, locked for this process.
 #[derive(Debug)]
 pub struct Store {
+    root: PathBuf,
     folder: PathBuf,
-    // The lock ends with the file.
-    _lock: File,
+    /// The lock ends with the file.
+    lock: Mutex<File>,
 }
 
 impl Store {
@@ -136,24 +139,14 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, String> {
         let refuse = |what: &str, error: io::Error| format!("{}: {what}: {error}", folder.display());
         fs::create_dir_all(folder.join(FOLDER)).map_err(|error| refuse("the folder cannot be made", error))?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder.join("lock"))
-            .map_err(|error| refuse("its lock cannot be written", error))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => format!("{}: another process uses this folder", folder.display()),
-            TryLockError::Error(error) => refuse("it cannot be locked", error),
-        })?;
-        // What can be locked may still be on a disk that takes no bytes.
-        let probe = folder.join(FOLDER).join("probe.part");
-        fs::write(&probe, b"probe").map_err(|error| refuse("it cannot be written", error))?;
-        let _ = fs::remove_file(&probe);
-        Ok(Self {
+        let store = Self {
+            root: folder.to_owned(),
             folder: folder.join(FOLDER),
-            _lock: lock,
-        })
+            lock: Mutex::new(take_lock(folder)?),
+        };
+        // What can be locked may still be on a disk that takes no bytes.
+        store.try_out(0).map_err(|error| refuse("it cannot be written", error))?;
+        Ok(store)
     }
 
     /// Removes what dead processes left half done, and lists what is whole.
@@ -182,7 +175,14 @@ impl Store {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let stem = self.folder.join(format!("{key}.{time:x}"));
         let path = stem.with_added_extension("part");
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let make = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_anew()?;
+                make()?
+            }
+            made => made?,
+        };
         match fallocate(&file, FallocateFlags::empty(), 0, length) {
             // Not every file system can; then the room is taken as the bytes come.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok((file, stem)),
@@ -191,6 +191,28 @@ impl Store {
                 Err(error.into())
             }
         }
+    }
+
+    /// Makes the folder anew after somebody removed it under the process, and locks it if the lock went with it.
+    fn make_anew(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        if !self.root.join(LOCK).exists() {
+            let lock = take_lock(&self.root).map_err(io::Error::other)?;
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+        }
+        Ok(())
+    }
+
+    /// Whether a file of so many bytes could be made now.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it.
+    pub fn try_out(&self, length: u64) -> io::Result<()> {
+        let (file, stem) = self.begin(&Key("0".repeat(KEY_DIGITS)), length.max(1))?;
+        let written = file.write_all_at(b"0", 0).and_then(|()| file.sync_all());
+        remove(&stem);
+        written
     }
 
     /// Makes a fill that has all its bytes an artifact that outlives the process.
@@ -210,6 +232,21 @@ impl Store {
         fs::rename(&aside, stem.with_added_extension("json"))?;
         File::open(&self.folder)?.sync_all()
     }
+}
+
+fn take_lock(folder: &Path) -> Result<File, String> {
+    let refuse = |what: &str, error: io::Error| format!("{}: {what}: {error}", folder.display());
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(folder.join(LOCK))
+        .map_err(|error| refuse("its lock cannot be written", error))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => format!("{}: another process uses this folder", folder.display()),
+        TryLockError::Error(error) => refuse("it cannot be locked", error),
+    })?;
+    Ok(lock)
 }
 
 /// Removes the files of an artifact, facts first: bytes without facts are a leftover, facts without bytes would be a claim.

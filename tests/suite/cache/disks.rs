@@ -93,6 +93,55 @@ async fn a_full_disk_is_passed_by_and_used_again_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn trouble_is_over_when_the_disk_is_well_although_no_machine_asks_again() {
+    let Some(disk) = SmallDisk::mount(8) else {
+        return;
+    };
+    let cached = Cached::start(6_000_000).await;
+    let brim = disk.folder.path().join("others");
+    std::fs::write(&brim, vec![0; 7_000_000]).unwrap();
+    let bridge = cached.bridge_on(&disk.path(), &[]).await;
+    is_right(&cached, &bridge).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(
+        bridge.get("/cache").await.json()["state"],
+        "Trouble",
+        "the disk is still full"
+    );
+    std::fs::remove_file(&brim).unwrap();
+    eventually("the trouble is over", Duration::from_secs(15), async || {
+        bridge.metrics().await.contains("ipxe_bridge_cache_enabled 1")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_removed_under_the_server_is_made_anew_and_locked() {
+    let cached = Cached::start(3_000_000).await;
+    let bridge = cached.bridge(&[]).await;
+    let folder = cached.folder.path();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => std::fs::remove_dir_all(entry.path()).unwrap(),
+            false => std::fs::remove_file(entry.path()).unwrap(),
+        }
+    }
+    is_right(&cached, &bridge).await;
+    filled(&bridge, 2).await;
+    assert_eq!(bridge.get("/cache").await.json()["state"], "InUse");
+    assert_eq!(files(folder, "json").len(), 2);
+    let second = cached.bridge(&[]).await;
+    let cache = second.get("/cache").await.json();
+    assert!(
+        cache["trouble"]
+            .as_str()
+            .unwrap()
+            .contains("another process uses this folder"),
+        "{cache}"
+    );
+}
+
+#[tokio::test]
 async fn a_disk_that_fails_in_the_middle_of_a_fill_cuts_no_machine() {
     let cached = Cached::start(8_000_000).await;
     cached.slow(Target::Rootfs, 4_000_000);
