@@ -171,7 +171,7 @@ impl Cache {
             }
             Ok(Word::Other) => Ok(None),
             // It is there and refuses: what it no longer gives away is not given away here.
-            Err(error @ UpstreamError::Status(400..=499)) => Err(error),
+            Err(error) if is_refusal(&error) => Err(error),
             Err(error) if self.fits_partner(held, errand) => {
                 let (artifact, source) = (errand.kind, errand.url.label());
                 tracing::warn!(%artifact, source, %error, "served from the cache, although upstream cannot be asked whether it is current");
@@ -189,7 +189,7 @@ impl Cache {
             return Err(UpstreamError::Contradiction("no content to a request without a condition"));
         };
         let Content {
-            length: Some(length),
+            length: Some(length @ 1..),
             validator: Some(validator),
             content_type,
             body: Body::Upstream(transfer),
@@ -280,9 +280,12 @@ impl Cache {
         }
     }
 
-    fn disk_failed(&self, why: &str) {
+    fn disk_failed(&self, why: &str, length: u64) {
         self.metrics.cache_fill("disk");
-        self.set_trouble(Some(format!("{}: {why}", self.folder.display())));
+        self.set_trouble(Some(Trouble {
+            why: format!("{}: {why}", self.folder.display()),
+            length,
+        }));
     }
 
     /// Asks whether the other one of a pair is still current once a new build of the one was seen: they are kept and dropped together.
@@ -299,6 +302,11 @@ impl Cache {
     }
 }
 
+/// Whether upstream will not give it away, rather than not now (408 Request Timeout, 425 Too Early, 429 Too Many Requests).
+fn is_refusal(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Status(status @ 400..=499) if !matches!(status, 408 | 425 | 429))
+}
+
 /// Asks upstream for the headers of an artifact and compares them with a build.
 async fn ask(upstream: &Arc<Upstream>, kind: ArtifactKind, url: &UpstreamUrl, build: &Build) -> Result<Word, UpstreamError> {
     let head = Wanted {
@@ -307,7 +315,8 @@ async fn ask(upstream: &Arc<Upstream>, kind: ArtifactKind, url: &UpstreamUrl, bu
     };
     let answer = tokio::time::timeout(ASK_TIMEOUT, transfer::open(upstream, kind, url, &head)).await;
     match answer.unwrap_or_else(|_| Err(UpstreamError::Unreachable("no answer in time".to_owned())))? {
-        Answer::Content(content) if content.validator.as_ref() == Some(&build.validator) => Ok(Word::Same),
+        // An answer without a body may leave the length out; then the date alone tells.
+        Answer::Content(content) if content.validator.as_ref().is_some_and(|now| now.names(&build.validator)) => Ok(Word::Same),
         _ => Ok(Word::Other),
     }
 }

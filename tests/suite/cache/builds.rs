@@ -209,6 +209,26 @@ async fn what_upstream_refuses_is_not_given_away() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_asks_for_patience_has_not_refused() {
+    let cached = Cached::start(3_000_000).await;
+    let bridge = cached.bridge(&[]).await;
+    fetch(&bridge, ROOTFS, &[]).await.expect("complete");
+    filled(&bridge, 1).await;
+    for status in [408, 429] {
+        cached
+            .site
+            .upstream
+            .set_fault(Target::Rootfs, Some(Fault::Status(status)), None);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let answer = fetch(&bridge, ROOTFS, &[]).await.expect("complete");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("cache-status")),
+            (200, "ipxe-bridge; hit; detail=upstream-away")
+        );
+    }
+}
+
+#[tokio::test]
 async fn many_machines_share_one_failure_of_upstream() {
     let cached = Cached::start(3_000_000).await;
     let bridge = cached.bridge(&[]).await;
