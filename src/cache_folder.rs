@@ -79,7 +79,9 @@ pub fn prune(folder: &Path, unused_for: Duration, now: SystemTime) -> anyhow::Re
     let found = store
         .recover()
         .with_context(|| format!("{} cannot be read", folder.display()))?;
-    let is_old = |found: &Found| now.duration_since(time(found.facts.used)).is_ok_and(|age| age >= unused_for);
+    // What a clock that was ahead has written was used just now.
+    let age = |found: &Found| now.duration_since(time(found.facts.used)).unwrap_or_default();
+    let is_old = |found: &Found| age(found) >= unused_for;
     let mut removed = Vec::new();
     for found in found.into_iter().filter(is_old) {
         store::remove(&found.stem);

@@ -53,7 +53,10 @@ impl Cached {
 
     /// The same with another folder.
     pub async fn bridge_on(&self, folder: &str, arguments: &[&str]) -> Bridge {
-        let mut all = vec!["--cache-dir", folder, "--loop-timing", "1"];
+        let mut all = vec!["--cache-dir", folder];
+        if !arguments.contains(&"--loop-timing") {
+            all.extend(["--loop-timing", "1"]);
+        }
         all.extend(arguments);
         self.site.bridge(&all).await
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use tokio::sync::watch;
@@ -130,6 +130,20 @@ pub struct Held {
     room: Room,
 }
 
+/// The present time, and never one before what was seen earlier: what happened in turn stays in turn when somebody puts the clock back.
+fn now_after(seen: SystemTime) -> SystemTime {
+    static LATEST: Mutex<Option<(SystemTime, Instant)>> = Mutex::new(None);
+    let mut latest = lock(&LATEST);
+    let running = latest.and_then(|(time, at)| time.checked_add(at.elapsed()));
+    let now = SystemTime::now().max(seen).max(running.unwrap_or(seen));
+    *latest = Some((now, Instant::now()));
+    now
+}
+
+fn now() -> SystemTime {
+    now_after(UNIX_EPOCH)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -137,7 +151,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Held {
     /// A fill that begins now, of a build that upstream was just seen to have.
     pub fn filling(key: Key, kind: ArtifactKind, build: Build, facts: Facts, file: (File, PathBuf), room: Room) -> Arc<Self> {
-        let now = SystemTime::now();
+        let now = now();
         let seen = Seen {
             first: now,
             confirmed: now,
@@ -175,6 +189,8 @@ impl Held {
             away: None,
             is_news: false,
         };
+        // Written by a clock that was ahead.
+        now_after(seen.first.max(seen.confirmed).max(seen.used));
         let file = (file, found.stem);
         let room = space.take(build.length);
         let held = Self::new(found.key, (kind, build), found.facts, file, Progress::Unverified, seen, room);
@@ -319,7 +335,7 @@ impl Held {
     pub fn used(&self) {
         self.hits.fetch_add(1, Ordering::Relaxed);
         let mut seen = lock(&self.seen);
-        seen.used = SystemTime::now();
+        seen.used = now();
         seen.is_news = true;
     }
 
@@ -331,7 +347,7 @@ impl Held {
     /// Upstream has this build now.
     pub fn confirm(&self) {
         let mut seen = lock(&self.seen);
-        seen.confirmed = SystemTime::now();
+        seen.confirmed = now();
         seen.asked = Some(Instant::now());
         seen.away = None;
         seen.is_news = true;

@@ -229,6 +229,42 @@ async fn an_upstream_that_asks_for_patience_has_not_refused() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_costs_no_question_per_machine() {
+    let cached = Cached::start(3_000_000).await;
+    let mut bridge = cached.bridge(&[]).await;
+    for path in [KERNEL, ROOTFS] {
+        fetch(&bridge, path, &[]).await.expect("complete");
+    }
+    filled(&bridge, 2).await;
+    bridge.terminate();
+    bridge.ended(Duration::from_secs(10)).await;
+    // The kernel was fetched while the clock was a day ahead.
+    for path in files(cached.folder.path(), "json") {
+        let mut facts: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if facts["kind"] == "kernel" {
+            for time in ["first_seen", "confirmed", "used"] {
+                facts[time] = (facts[time].as_u64().unwrap() + 86_400).into();
+            }
+        }
+        std::fs::write(&path, facts.to_string()).unwrap();
+    }
+    let bridge = cached.bridge(&["--loop-timing", "60"]).await;
+    cached.site.upstream.clear_log();
+    for _ in 0..5 {
+        assert_eq!(fetch(&bridge, ROOTFS, &[]).await.expect("complete").status, 200);
+    }
+    let asked = cached.site.upstream.requests().len();
+    assert_eq!(asked, 1, "one question, as with any build that an earlier process left");
+    cached.site.upstream.set_ready(false);
+    tokio::time::sleep(Duration::from_millis(5100)).await;
+    let answer = fetch(&bridge, ROOTFS, &[]).await.expect("complete");
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("cache-status")),
+        (200, "ipxe-bridge; hit; detail=upstream-away")
+    );
+}
+
+#[tokio::test]
 async fn many_machines_share_one_failure_of_upstream() {
     let cached = Cached::start(3_000_000).await;
     let bridge = cached.bridge(&[]).await;
