@@ -80,7 +80,7 @@ pub fn document(record: &Record, rows: &[Row], reasons: &Reasons) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(facts, "| {name} | {value} |");
     }
-    include_str!("document.md")
+    include_str!("document.template")
         .replace("{facts}", facts.trim_end())
         .replace("{targets}", targets(record, rows, reasons).trim_end())
         .replace("{figures}", figures(record, rows).trim_end())
