@@ -22,7 +22,8 @@ use super::validator::{ByteRange, ContentRange, Validator};
 
 /// How often a broken transfer is taken up again without progress in between.
 const RESUMES: u32 = 4;
-/// The same for one on which many machines wait: about a minute, half of the time that iPXE 2.0 waits for a byte.
+/// The same for one on which many machines wait: about a minute, half of the time that iPXE 2.0 waits for a byte, if connections are
+/// refused; each silence adds the client's own time limit.
 const RESUMES_OF_FILL: u32 = 10;
 /// Bytes that count as progress: an upstream that breaks off after every few must not keep a machine busy for hours.
 const PROGRESS: u64 = 64 * 1024;
