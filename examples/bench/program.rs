@@ -41,7 +41,7 @@ impl Program {
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
         let keeper = Command::new("sh")
-            .args(["-c", r#"read -r _; kill -KILL -- "-$1""#, "keeper"])
+            .args(["-c", r#"read -r _; kill -s KILL -- "-$1""#, "keeper"])
             .arg(child.id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
