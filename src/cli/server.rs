@@ -126,7 +126,7 @@ pub struct ServerArgs {
     #[arg(long, env = "IPXE_BRIDGE_PREFETCH", requires = "cache_dir", value_parser = clap::builder::BoolishValueParser::new())]
     pub prefetch: bool,
     /// Transfers from upstream at once; further ones wait in turn, and after a minute machines are told to ask again
-    #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_CONNECTIONS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, env = "IPXE_BRIDGE_UPSTREAM_CONNECTIONS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub upstream_connections: u32,
     /// Bytes of artifacts sent a second, all connections together, such as 1G [default: no limit]
     #[arg(long, env = "IPXE_BRIDGE_RATE_LIMIT", value_parser = bytes, value_name = "BYTES")]

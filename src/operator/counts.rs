@@ -1,8 +1,8 @@
-//! What a running pod counts: asked over HTTP, with limits, and done without if there is no answer.
+//! What running pods count: asked over HTTP, with limits, and done without if there is no answer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,6 +13,10 @@ use super::arguments::METRICS_PORT;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A pod is not asked more often.
 const PERIOD: Duration = Duration::from_secs(30);
+/// What a pod counted is forgotten after this.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+/// Pods that are asked at once.
+const MAX_PODS: usize = 16;
 const MAX_ANSWER: usize = 256 * 1024;
 
 /// What a running pod counts.
@@ -28,7 +32,7 @@ pub struct Counts {
     pub overrides: Option<i64>,
     /// Things that several objects claim.
     pub conflicts: Option<i64>,
-    /// Whether its artifact cache works; `None` if it has none.
+    /// Whether its artifact cache works, of several pods that of each; `None` if there is none.
     pub cache_enabled: Option<bool>,
 }
 
@@ -62,6 +66,15 @@ impl Counts {
             cache_enabled: gauge("ipxe_bridge_cache_enabled").map(|enabled| enabled == 1),
         }
     }
+
+    /// With those of another pod: what belongs to each pod is right if it is right in all of them.
+    fn join(self, other: Self) -> Self {
+        let cache_enabled = [self.cache_enabled, other.cache_enabled]
+            .into_iter()
+            .flatten()
+            .reduce(|one, other| one && other);
+        Self { cache_enabled, ..self }
+    }
 }
 
 /// Asks pods what they count, each only once in a while.
@@ -87,23 +100,33 @@ impl Counter {
         })
     }
 
-    /// What the first ready pod counts; `None` if there is none or it does not answer.
+    /// What the ready pods count: all have the same inventory, each has its own cache. `None` if none of them is known.
     pub async fn ask(&self, pods: &[Value]) -> Option<Counts> {
-        let address = pods.iter().find_map(metrics_address)?;
-        let known = self
-            .last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&address)
-            .cloned();
-        if let Some((_, counts)) = known.filter(|(asked, _)| asked.elapsed() < PERIOD) {
-            return Some(counts);
+        let addresses = pods.iter().filter_map(metrics_address).take(MAX_PODS);
+        let counted = futures::future::join_all(addresses.map(|address| self.ask_one(address))).await;
+        counted.into_iter().flatten().reduce(Counts::join)
+    }
+
+    /// What a pod counts. Where it does not answer now, what it counted before stays true for a while.
+    async fn ask_one(&self, address: SocketAddr) -> Option<Counts> {
+        let known = self.last().get(&address).cloned();
+        if let Some((_, counts)) = known.as_ref().filter(|(asked, _)| asked.elapsed() < PERIOD) {
+            return Some(counts.clone());
         }
-        let counts = Counts::parse(&self.fetch(address).await?);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.retain(|_, (asked, _)| asked.elapsed() < 10 * PERIOD);
+        let Some(text) = self.fetch(address).await else {
+            return known
+                .filter(|(asked, _)| asked.elapsed() < FORGOTTEN)
+                .map(|(_, counts)| counts);
+        };
+        let counts = Counts::parse(&text);
+        let mut last = self.last();
+        last.retain(|_, (asked, _)| asked.elapsed() < FORGOTTEN);
         last.insert(address, (Instant::now(), counts.clone()));
         Some(counts)
+    }
+
+    fn last(&self) -> MutexGuard<'_, HashMap<SocketAddr, (Instant, Counts)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self, address: SocketAddr) -> Option<String> {
@@ -139,6 +162,25 @@ fn metrics_address(pod: &Value) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_pod_with_a_broken_cache_is_enough() {
+        let pod = |cache_enabled| Counts {
+            hosts: Some(3),
+            cache_enabled,
+            ..Counts::default()
+        };
+        let joined = |pods: &[Option<bool>]| {
+            pods.iter()
+                .copied()
+                .map(pod)
+                .reduce(Counts::join)
+                .and_then(|counts| counts.cache_enabled)
+        };
+        assert_eq!(joined(&[Some(true), Some(false), Some(true)]), Some(false));
+        assert_eq!(joined(&[None, Some(true)]), Some(true));
+        assert_eq!(joined(&[None, None]), None);
+    }
 
     #[test]
     fn a_page_for_prometheus_becomes_counts() {

@@ -39,7 +39,7 @@ pub struct Facts<'a> {
     pub netboot: Option<&'a Value>,
     /// Its pods.
     pub pods: &'a [Value],
-    /// What one of them counts.
+    /// What they count.
     pub counts: Option<Counts>,
 }
 

@@ -12,6 +12,7 @@ use futures::Stream;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::Response;
+use tokio::time::Instant;
 
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
 
@@ -22,14 +23,20 @@ use super::validator::{ByteRange, ContentRange, Validator};
 
 /// How often a broken transfer is taken up again without progress in between.
 const RESUMES: u32 = 4;
-/// The same for one on which many machines wait: about a minute, half of the time that iPXE 2.0 waits for a byte, if connections are
-/// refused; each silence adds the client's own time limit.
+/// The same for one on which many machines wait: about a minute if connections are refused.
 const RESUMES_OF_FILL: u32 = 10;
+/// How long after the last byte a broken transfer is still taken up again. With the silence of a last attempt this stays below the two
+/// minutes for which iPXE 2.0 waits for a byte of a body (iPXE, commit 88c3e68df).
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that count as progress: an upstream that breaks off after every few must not keep a machine busy for hours.
 const PROGRESS: u64 = 64 * 1024;
 /// Pause before the first of them; doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// Bytes after which a body lets others have their turn: a client that takes all at once would occupy a thread for tens of milliseconds
+/// (the runtime's own limit counts operations, and one of ours moves a lot), and scripts would wait.
+const TURN: usize = 512 * 1024;
 
 /// What a client wants of an artifact.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +105,8 @@ pub struct Transfer {
     resume: Option<Validator>,
     failures: u32,
     resumes: u32,
+    /// When the last bytes came.
+    latest: Instant,
     /// Where the transfer was last begun or taken up again.
     begun: u64,
 }
@@ -216,6 +225,7 @@ pub async fn open(
             resume: validator.clone(),
             failures: 0,
             resumes: RESUMES,
+            latest: Instant::now(),
             begun: start,
         }),
         validator,
@@ -227,14 +237,21 @@ impl Body {
     /// way to tell the machine. With a queue of parts some pieces may be stand-ins for parts of a file.
     pub fn into_stream(self, at_most: Option<usize>, parts: Option<Parts>) -> impl Stream<Item = io::Result<Bytes>> + Send {
         let at_most = at_most.unwrap_or(MAX_PART);
-        futures::stream::unfold(Some((self, parts)), move |body| async move {
-            let (mut body, parts) = body?;
+        futures::stream::unfold(Some((self, parts, 0)), move |body| async move {
+            let (mut body, parts, mut in_turn) = body?;
+            if in_turn >= TURN {
+                tokio::task::yield_now().await;
+                in_turn = 0;
+            }
             let piece = match &mut body {
                 Self::Upstream(transfer) => transfer.piece().await,
                 Self::Held(reader) => reader.piece(at_most, parts.as_ref()).await,
             };
             match piece {
-                Ok(Some(piece)) => Some((Ok(piece), Some((body, parts)))),
+                Ok(Some(piece)) => {
+                    in_turn += piece.len();
+                    Some((Ok(piece), Some((body, parts, in_turn))))
+                }
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
             }
@@ -255,6 +272,7 @@ impl Transfer {
             resume: Some(build),
             failures: 0,
             resumes: RESUMES,
+            latest: Instant::now(),
             begun: next,
         }
     }
@@ -284,6 +302,7 @@ impl Transfer {
             let broken = match response.chunk().await {
                 Ok(Some(piece)) => {
                     self.next += piece.len() as u64;
+                    self.latest = Instant::now();
                     if self.end.is_some_and(|end| self.next > end) {
                         return Err(io::Error::other("upstream sent more than it announced"));
                     }
@@ -316,6 +335,12 @@ impl Transfer {
             return Err(io::Error::other(format!(
                 "upstream broke off {} times in a row: {broken}",
                 self.resumes + 1
+            )));
+        }
+        if self.latest.elapsed() >= PATIENCE {
+            return Err(io::Error::other(format!(
+                "upstream sent nothing for {} seconds: {broken}",
+                self.latest.elapsed().as_secs()
             )));
         }
         tokio::time::sleep((FIRST_PAUSE * (1 << self.failures)).min(LONGEST_PAUSE)).await;

@@ -19,6 +19,8 @@ use crate::site::one_environment;
 
 const MEBIBYTES: u64 = 4096;
 const IDLE: &str = "idle";
+/// A bridge of its own that only answers scripts, while another one beside it downloads: what the machine's two cores cost.
+const BESIDE: &str = "beside";
 const IDLE_TIME: Duration = Duration::from_secs(5);
 /// Between two scripts.
 const PERIOD: Duration = Duration::from_millis(2);
@@ -57,20 +59,27 @@ async fn start(lab: Rc<Lab>) -> Result<Box<dyn Scenario>> {
 
 impl Scenario for Bystander {
     fn subjects(&self) -> Vec<&'static str> {
-        vec![BRIDGE, IDLE]
+        vec![BRIDGE, BESIDE, IDLE]
     }
 
     fn measure<'s>(&'s mut self, subject: &'static str) -> LocalBoxFuture<'s, Result<Figures>> {
         async move {
-            let options = bridge::Options {
-                cache: Some("20Gi"),
-                ..bridge::Options::default()
+            let start = || {
+                let options = bridge::Options {
+                    cache: Some("20Gi"),
+                    ..bridge::Options::default()
+                };
+                Bridge::start(&self.lab, self.manifests.path(), options)
             };
-            let bridge = Bridge::start(&self.lab, self.manifests.path(), options).await?;
+            let bridge = start().await?;
+            let beside = match subject {
+                BESIDE => Some(start().await?),
+                _ => None,
+            };
             settle()?;
             // Machines that nothing names get a script that needs no upstream.
             let paths = (0..100).map(|number| format!("/ipxe-mac-boot/52:54:03:00:00:{number:02x}"));
-            let scripts = Metronome::start(bridge.address, paths.collect(), PERIOD);
+            let scripts = Metronome::start(beside.as_ref().unwrap_or(&bridge).address, paths.collect(), PERIOD);
             let source = Source::new(bridge.address, &self.path, &self.object);
             let downloaded = match subject {
                 IDLE => {

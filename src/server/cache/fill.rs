@@ -39,6 +39,8 @@ pub async fn run(held: Arc<Held>, mut transfer: Transfer, store: Arc<Store>) -> 
     loop {
         match transfer.piece().await {
             Ok(Some(piece)) => {
+                // An upstream that is faster than everything else must not keep a thread to itself.
+                tokio::task::yield_now().await;
                 // A writer that ended says why.
                 if pieces.send(piece).await.is_err() {
                     break;

@@ -246,7 +246,7 @@ impl Cache {
                 victim.erase();
             }
             match store.begin(&errand.key, length) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                     // Others use the disk too.
                     victims = self.index.give_up_one(to_stay);
                     if victims.is_empty() {

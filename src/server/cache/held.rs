@@ -39,6 +39,15 @@ pub enum Failure {
     Upstream(String),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk(why) => write!(f, "the disk failed: {why}"),
+            Self::Upstream(why) => write!(f, "upstream failed: {why}"),
+        }
+    }
+}
+
 /// Which build an artifact is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {

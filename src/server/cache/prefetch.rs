@@ -71,7 +71,7 @@ impl Cache {
         loop {
             match &*news.borrow_and_update() {
                 Progress::Filling(_) => {}
-                Progress::Failed(failure) => return Err(format!("{failure:?}")),
+                Progress::Failed(failure) => return Err(failure.to_string()),
                 Progress::Complete | Progress::Unverified => return Ok(()),
             }
             if news.changed().await.is_err() {

@@ -268,10 +268,6 @@ async fn a_clock_that_was_ahead_costs_no_question_per_machine() {
 async fn many_machines_share_one_failure_of_upstream() {
     let cached = Cached::start(3_000_000).await;
     let bridge = cached.bridge(&[]).await;
-    cached
-        .site
-        .upstream
-        .set_fault(Target::Rootfs, Some(Fault::Delay(Duration::from_secs(1))), Some(1));
     cached.site.upstream.set_fault(Target::Rootfs, Some(Fault::Status(500)), None);
     cached.site.upstream.clear_log();
     let start = std::time::Instant::now();
