@@ -7,6 +7,7 @@
 #   tests/tools/install.sh bench           matchbox; nginx and wrk from packages (Debian); what cannot be had is left out, loudly
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #   tests/tools/install.sh image           buildah, from packages (Debian)
+#   tests/tools/install.sh bases           what makes base images of Debian and runs those for arm64: debootstrap, QEMU, from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
 # envtest, names a folder that already holds the control plane: nothing is built then.
@@ -144,6 +145,17 @@ image() {
   dirname "$(command -v buildah)"
 }
 
+bases() {
+  lock bases
+  if ! command -v debootstrap >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
+    command -v apt-get >/dev/null || die "base images are made by debootstrap, of Debian packages: no apt-get here"
+    say "installing debootstrap and qemu-user-static (50 MB, once) ..."
+    apt_get update
+    apt_get install -y --no-install-recommends debootstrap qemu-user-static
+  fi
+  dirname "$(command -v debootstrap)"
+}
+
 boot() {
   command -v apt-get >/dev/null || die "the boot tests take QEMU, iPXE and a guest kernel from Debian packages: no apt-get here"
   lock boot
@@ -277,6 +289,7 @@ case "${1:-}" in
   olm) olm ;;
   boot) boot ;;
   image) image ;;
+  bases) bases ;;
   bench) bench ;;
-  *) say "usage: $0 control-plane|olm|boot|netboot|image|bench"; exit 2 ;;
+  *) say "usage: $0 control-plane|olm|boot|netboot|image|bases|bench"; exit 2 ;;
 esac
