@@ -16,6 +16,7 @@ pub use rules::findings;
 use rules::{ANNOTATIONS, CSV, Files};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const SCORECARD: &str = "bundle/tests/scorecard/config.yaml";
 /// The release whose removed APIs count.
 const KUBERNETES: &str = "1.36.0";
 
@@ -120,6 +121,8 @@ fn the_official_validators_have_nothing_to_say() {
             "channel",
         ),
         (with(definition, "/spec/scope", &json!("Nowhere")), "scope"),
+        (with(SCORECARD, "/stages/0/tests/0/picture", &json!("x")), "picture"),
+        (with(SCORECARD, "/kind", &json!("Scorecard")), "the scorecard's file is a"),
     ] {
         let said = verify(&tools, &files);
         if said.is_empty() || !said.contains(message) {
@@ -265,7 +268,7 @@ fn the_scorecard_passes() {
             serde_json::from_str(&said).unwrap_or_else(|_| panic!("{test}: {said}{}", String::from_utf8_lossy(&output.stderr)));
         result["results"][0].clone()
     };
-    let config = documents(&committed()["bundle/tests/scorecard/config.yaml"]).remove(0);
+    let config = documents(&committed()[SCORECARD]).remove(0);
     let tests = config["stages"][0]["tests"].as_array().unwrap().clone();
     assert_eq!(tests.len(), 6);
     for test in &tests {

@@ -75,8 +75,10 @@ control_plane() {
 # Definitions of neighbours' kinds, each as its project publishes it inside a Go module: the module's path, then the file's.
 definitions=(
   "github.com/argoproj/argo-cd/v3 manifests/crds/application-crd.yaml"
+  "github.com/fluxcd/kustomize-controller config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml"
   "github.com/fluxcd/source-controller config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml"
   "github.com/openshift/api config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_imagedigestmirrorsets.crd.yaml"
+  "github.com/openshift/api config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_imagetagmirrorsets.crd.yaml"
   "github.com/openshift/api security/v1/zz_generated.crd-manifests/0000_03_config-operator_01_securitycontextconstraints.crd.yaml"
   "github.com/operator-framework/operator-controller helm/olmv1/base/operator-controller/crd/standard/olm.operatorframework.io_clusterextensions.yaml"
   "github.com/operator-framework/operator-controller helm/olmv1/base/catalogd/crd/standard/olm.operatorframework.io_clustercatalogs.yaml"

@@ -5,6 +5,7 @@ go 1.26.3
 
 require (
 	github.com/argoproj/argo-cd/v3 v3.1.0
+	github.com/fluxcd/kustomize-controller v1.9.6
 	github.com/fluxcd/source-controller v1.7.0
 	github.com/openshift/api v0.0.0-20260204104751-e09e5a4ebcd0
 	github.com/operator-framework/operator-controller v1.11.0

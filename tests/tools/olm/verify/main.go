@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/operator-framework/api/pkg/apis/scorecard/v1alpha3"
 	"github.com/operator-framework/api/pkg/manifests"
 	"github.com/operator-framework/api/pkg/validation"
 	"github.com/operator-framework/operator-registry/pkg/lib/bundle"
 	"github.com/sirupsen/logrus"
+	"sigs.k8s.io/yaml"
 )
 
 func main() {
@@ -55,6 +57,18 @@ func main() {
 		for _, warning := range result.Warnings {
 			say("warning", warning.Error())
 		}
+	}
+
+	// No cluster has this kind: what the scorecard reads it into is all there is to hold it against.
+	var scorecard v1alpha3.Configuration
+	text, err := os.ReadFile(filepath.Join(folder, "tests", "scorecard", "config.yaml"))
+	if err == nil {
+		err = yaml.UnmarshalStrict(text, &scorecard)
+	}
+	if err != nil {
+		say("error", err)
+	} else if kind := scorecard.GroupVersionKind(); kind != v1alpha3.GroupVersion.WithKind("Configuration") {
+		say("error", fmt.Sprintf("the scorecard's file is a %v", kind))
 	}
 	if said > 0 {
 		os.Exit(1)
