@@ -55,8 +55,9 @@ test: ## Everything: unit tests, a real API server, real boots in QEMU, the READ
 	tests/tools/install.sh boot
 	$(say) "tools: DHCP servers, TFTP clients, the next Debian's iPXE (Debian packages, once)"
 	tests/tools/install.sh netboot
-	$(say) "tools: OLM's own programs and validators, kustomize (built once, about 5 minutes), buildah (Debian package)"
+	$(say) "tools: OLM's own programs and validators, kustomize (built once, about 8 minutes), buildah and skopeo (Debian packages)"
 	tests/tools/install.sh olm
+	tests/tools/install.sh olm-v1
 	tests/tools/install.sh image
 	$(say) "building the program and the tests (the first time takes about 5 minutes on two cores) ..."
 	cargo test --locked --no-run
@@ -75,11 +76,11 @@ test-cluster: ## Only the tests with a real kube-apiserver
 
 .PHONY: test-olm
 test-olm: ## Only bundle, catalog, image, releases, the installation page, and an install by a real OLM
-	cargo test --locked --test suite -- bundle:: deploy:: generated:: image:: install:: olm:: release:: --nocapture
+	cargo test --locked --test suite -- bundle:: deploy:: generated:: image:: install:: olm:: olm_v1:: release:: --nocapture
 
 .PHONY: test-image
-test-image: ## Build the release twice in different folders and compare the bytes (about 20 minutes; not part of test)
-	tests/reproducible.sh
+test-image: ## Build the whole Containerfile for amd64, twice and compare the bytes, and for arm64; run both (about an hour; not part of test)
+	tests/image.sh $(ARCHITECTURES)
 
 .PHONY: bench
 bench: ## Measure against nginx and matchbox, write docs/benchmarks.md (25 minutes; ROWS="warm tls" for some rows, ARGS=--list for their names)

@@ -1,5 +1,5 @@
 //! The image: built from the Containerfile by buildah, looked at, and run as OpenShift runs it. The program in it is the one of the tests: the
-//! Containerfile's first stage needs a registry's image and takes as long as a release build; `make test-image` runs its script for building.
+//! Containerfile's first stage takes as long as a release build; `make test-image` runs all of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,80 +9,32 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::bridge::eventually;
+use crate::support::free_port;
+use crate::support::images::Store;
 use crate::support::process::Leashed;
-use crate::support::{free_port, require, tools};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// A user of the kind that OpenShift draws for a namespace.
 const USER: &str = "1000660000";
 
-/// An image store of its own, and the root file system of the image in it.
+/// The root file system of the image, in a store of its own.
 struct Image {
-    store: TempDir,
+    store: Store,
     root: PathBuf,
     config: Value,
 }
 
 impl Image {
     fn build() -> Option<Self> {
-        let is_root = rustix::process::geteuid().is_root();
-        let root = is_root
-            .then_some(())
-            .ok_or_else(|| "images are unpacked with their owners".to_owned());
-        require("root", root)?;
-        require("buildah", tools("image"))?;
-        let mut image = Self {
-            store: tempfile::Builder::new().prefix("image-").tempdir().unwrap(),
-            root: PathBuf::new(),
-            config: Value::Null,
-        };
-        // What the first stage hands over, with the program of the tests.
-        let stage = image.store.path().join("stage");
-        let laid = Command::new("bash")
-            .arg(Path::new(ROOT).join("deploy/image/files.sh"))
-            .arg(stage.join("image"))
-            .arg(env!("CARGO_BIN_EXE_ipxe-bridge"))
-            .output()
-            .unwrap();
-        assert!(laid.status.success(), "{}", String::from_utf8_lossy(&laid.stderr));
-        let stage = format!("build={}", stage.display());
-        image.buildah(&[
-            "build",
-            "--build-context",
-            &stage,
-            "-t",
-            "ipxe-bridge",
-            "-f",
-            "Containerfile",
-            ".",
-        ]);
-        let inspected = image.buildah(&["inspect", "--type", "image", "ipxe-bridge"]);
-        image.config = serde_json::from_str::<Value>(&inspected).unwrap()["OCIv1"]["config"].take();
-        let container = image.buildah(&["from", "ipxe-bridge"]);
-        image.root = PathBuf::from(image.buildah(&["mount", container.trim()]).trim());
-        Some(image)
-    }
-
-    fn buildah(&self, arguments: &[&str]) -> String {
-        let folder = |name: &str| self.store.path().join(name);
-        let output = Command::new("buildah")
-            .args(["--storage-driver", "vfs", "--root"])
-            .arg(folder("store"))
-            .arg("--runroot")
-            .arg(folder("run"))
-            .args(arguments)
-            .current_dir(ROOT)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
+        let store = Store::new()?;
+        store.build_program("ipxe-bridge");
+        let inspected = store.buildah(&["inspect", "--type", "image", "ipxe-bridge"]);
+        let config = serde_json::from_str::<Value>(&inspected).unwrap()["OCIv1"]["config"].take();
+        let container = store.buildah(&["from", "ipxe-bridge"]);
+        let root = PathBuf::from(store.buildah(&["mount", container.trim()]).trim());
+        Some(Self { store, root, config })
     }
 
     /// Starts the image's command with arguments, as a user that nobody knows, on a root that cannot be written; `site` is mounted at /site.
@@ -108,7 +60,7 @@ impl Image {
             .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit());
-        Leashed::spawn(&mut command, self.store.path()).unwrap()
+        Leashed::spawn(&mut command, self.store.folder()).unwrap()
     }
 }
 

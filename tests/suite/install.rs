@@ -13,9 +13,9 @@ use crate::support::{require, tools};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The commands of a page that begin so.
-fn commands(page: &str, begin: &str) -> Vec<String> {
+pub fn commands(page: &str, begin: &str) -> Vec<String> {
     let text = std::fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
-    let lines = text.lines().filter_map(|line| line.strip_prefix("$ "));
+    let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
     lines.filter(|line| line.starts_with(begin)).map(str::to_owned).collect()
 }
 

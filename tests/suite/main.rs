@@ -32,6 +32,7 @@ mod layering;
 mod limits;
 mod netboot;
 mod olm;
+mod olm_v1;
 mod operator;
 mod overrides;
 mod release;

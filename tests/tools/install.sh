@@ -4,9 +4,10 @@
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
 #   tests/tools/install.sh netboot         DHCP servers of others (dhcpd, Kea), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
 #   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
+#   tests/tools/install.sh olm-v1          operator-controller and catalogd (OLM v1) with their definitions, and a registry for images
 #   tests/tools/install.sh bench           matchbox; nginx and wrk from packages (Debian); what cannot be had is left out, loudly
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
-#   tests/tools/install.sh image           buildah, from packages (Debian)
+#   tests/tools/install.sh image           buildah and skopeo, from packages (Debian)
 #   tests/tools/install.sh bases           what makes base images of Debian and runs those for arm64: debootstrap, QEMU, from packages (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
@@ -117,6 +118,24 @@ olm() {
   echo "$out"
 }
 
+olm_v1() {
+  local key out folder project=github.com/operator-framework/operator-controller
+  key=$(cat "$here/olm-v1/"go.* | sha256sum | cut -c1-12)
+  out="$cache/olm-v1-$key"
+  lock olm-v1
+  unfinished "$out"
+  build olm-v1 "$out" "-s -w" $project/cmd/{operator-controller,catalogd} github.com/google/go-containerregistry/cmd/registry
+  if [ ! -e "$out/complete" ]; then
+    folder=$(cd "$here/olm-v1" && go list -m -f '{{.Dir}}' $project)/config/base
+    mkdir -p "$out/crds"
+    cp "$folder"/{catalogd,operator-controller}/crd/standard/olm.*.yaml "$out/crds/"
+    cp "$folder/catalogd/webhook/standard/manifests.yaml" "$out/webhook.yaml"
+    chmod -R u+w "$out"
+    touch "$out/complete"
+  fi
+  echo "$out"
+}
+
 # Never asks for a password: a test run may have no terminal.
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -133,11 +152,11 @@ kernel_package() {
 
 image() {
   lock image
-  if ! command -v buildah >/dev/null; then
-    command -v apt-get >/dev/null || die "the test of the image needs buildah: install it"
-    say "installing buildah (20 MB, once) ..."
+  if ! command -v buildah >/dev/null || ! command -v skopeo >/dev/null; then
+    command -v apt-get >/dev/null || die "the tests of the images need buildah and skopeo: install them"
+    say "installing buildah and skopeo (30 MB, once) ..."
     apt_get update
-    apt_get install -y --no-install-recommends buildah
+    apt_get install -y --no-install-recommends buildah skopeo
   fi
   if [ ! -f /usr/lib/ipxe/snponly.efi ]; then
     command -v apt-get >/dev/null || die "the image holds Debian's iPXE: install the package ipxe"
@@ -289,9 +308,10 @@ case "${1:-}" in
   netboot) netboot ;;
   control-plane) control_plane ;;
   olm) olm ;;
+  olm-v1) olm_v1 ;;
   boot) boot ;;
   image) image ;;
   bases) bases ;;
   bench) bench ;;
-  *) say "usage: $0 control-plane|olm|boot|netboot|image|bases|bench"; exit 2 ;;
+  *) say "usage: $0 control-plane|olm|olm-v1|boot|netboot|image|bases|bench"; exit 2 ;;
 esac

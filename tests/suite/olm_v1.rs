@@ -1,0 +1,195 @@
+//! A disconnected site with OLM v1: images are copied to the site's registry as the installation page says, the registry of the Internet is taken
+//! away, and the operator is installed, runs a bridge, and is removed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::install::commands;
+use crate::support::bridge::eventually;
+use crate::support::bundle::{self, documents};
+use crate::support::control_plane::{CRDS, ControlPlane};
+use crate::support::images::{Registry, Store};
+use crate::support::node::Node;
+use crate::support::olm_v1::{OlmV1, condition};
+use crate::support::operator::NAMESPACE;
+use crate::support::{require, tools};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Where our images are published, and what the documents call the site's registry.
+const PUBLISHED: &str = "quay.io/ipxe-bridge";
+const SITE: &str = "registry.example.com:5000";
+
+/// The images of the list for mirrors, in its order: operator and bridges, bundle, catalog.
+fn images() -> Vec<String> {
+    let list = fs::read_to_string(Path::new(ROOT).join("deploy/disconnected/images.txt")).unwrap();
+    list.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Builds every image as a release does, and publishes it: the references by digest.
+fn publish(store: &Store, opm: &Path, registry: &Registry) -> Vec<String> {
+    let images = images();
+    let [program, bundle, catalog] = images.as_slice() else {
+        panic!("{images:?}");
+    };
+    store.build_program(program);
+    store.buildah(&["build", "-t", bundle, "-f", "bundle.Dockerfile", "."]);
+    // The base image of catalogs is this program, at this place.
+    let dockerfile = "deploy/catalog/Dockerfile";
+    let text = fs::read_to_string(Path::new(ROOT).join(dockerfile)).unwrap();
+    let base = text.lines().find_map(|line| line.strip_prefix("FROM ")).unwrap();
+    let container = store.buildah(&["from", "scratch"]);
+    store.buildah(&["copy", container.trim(), opm.to_str().unwrap(), "/bin/opm"]);
+    store.buildah(&["commit", container.trim(), base]);
+    store.buildah(&["build", "--pull=never", "-t", catalog, "-f", dockerfile, "deploy/catalog"]);
+    let digest = store.folder().join("digest");
+    let publish = |image: &String| {
+        let there = format!("docker://{}/{}", registry.name(), image.split_once('/').unwrap().1);
+        let file = digest.to_str().unwrap();
+        store.buildah(&["push", "--tls-verify=false", "--digestfile", file, image, &there]);
+        let digest = fs::read_to_string(&digest).unwrap();
+        format!("{}@{}", image.rsplit_once(':').unwrap().0, digest.trim())
+    };
+    images.iter().map(publish).collect()
+}
+
+/// What OpenShift writes to its nodes for `deploy/disconnected/mirror.yaml`, with another registry in place of the sample's.
+fn mirrors(registry: &str) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join("deploy/disconnected/mirror.yaml")).unwrap();
+    let mut lines = format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n");
+    for set in documents(&text) {
+        let (field, way) = match set["kind"].as_str().unwrap() {
+            "ImageDigestMirrorSet" => ("imageDigestMirrors", "digest-only"),
+            "ImageTagMirrorSet" => ("imageTagMirrors", "tag-only"),
+            other => panic!("{other}"),
+        };
+        let mirrors = &set["spec"][field][0];
+        assert_eq!(mirrors["source"], PUBLISHED);
+        assert_eq!(mirrors["mirrorSourcePolicy"], "NeverContactSource");
+        if !lines.contains(PUBLISHED) {
+            lines += &format!("[[registry]]\nlocation = \"{PUBLISHED}\"\nblocked = true\n");
+        }
+        let mirror = mirrors["mirrors"][0].as_str().unwrap().replace(SITE, registry);
+        lines += &format!("[[registry.mirror]]\nlocation = \"{mirror}\"\ninsecure = true\npull-from-mirror = \"{way}\"\n");
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_and_nothing_stays() {
+    let Some(plane) = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap() else {
+        return;
+    };
+    let Some(_controllers) = plane.start_controllers() else {
+        return;
+    };
+    let (Some(olm), Some(olm_v1), Some(store)) = (
+        require("the programs around OLM", tools("olm")),
+        require("the programs around OLM v1", tools("olm-v1")),
+        Store::new(),
+    ) else {
+        return;
+    };
+    let Some(objects) = bundle::rendered("config/manifests") else {
+        return;
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_ipxe-bridge"));
+    let Some(_node) = Node::start(&plane, &[(&bundle::image(&objects), program)]).await else {
+        return;
+    };
+    plane.load_crds(Path::new(CRDS));
+
+    // A machine that reaches both registries copies, with the command of the page.
+    let (internet, site) = (Registry::start(&olm_v1), Registry::start(&olm_v1));
+    let digests = tokio::task::block_in_place(|| publish(&store, &olm.join("opm"), &internet));
+    store.registries(&format!(
+        "[[registry]]\nprefix = \"{PUBLISHED}\"\nlocation = \"{}/ipxe-bridge\"\ninsecure = true\n[[registry]]\nlocation = \"{}\"\ninsecure = true\n",
+        internet.name(),
+        site.name()
+    ));
+    let copy = commands("docs/install.md", "grep ");
+    assert_eq!(copy.len(), 1, "{copy:?}");
+    let copied = tokio::task::block_in_place(|| {
+        Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &copy[0].replace(SITE, &site.name())])
+            .env("HOME", store.folder())
+            .current_dir(ROOT)
+            .output()
+            .unwrap()
+    });
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    // From here on there is the site's registry alone.
+    drop(internet);
+    store.registries(&mirrors(&site.name()));
+    for reference in images().iter().chain(&digests) {
+        store.buildah(&["pull", "--policy=always", "--quiet", reference]);
+    }
+
+    let start = Instant::now();
+    let _olm = OlmV1::start(&plane, &olm_v1, store.folder());
+    for file in ["installer", "install"] {
+        let path = format!("{ROOT}/deploy/olm-v1/{file}.yaml");
+        // Until the webhook of OLM listens it takes no catalog.
+        eventually(&format!("{file}.yaml is taken"), SECOND * 30, async || {
+            plane.kubectl(&["apply", "--server-side", "-f", &path], None).is_ok()
+        })
+        .await;
+    }
+    let extension = || plane.object("clusterextension", "", "ipxe-bridge-operator");
+    eventually("it is installed", SECOND * 90, async || {
+        let [status, reason, message] = condition(&extension(), "Installed");
+        if status != "True" {
+            println!("{reason}: {message}");
+        }
+        status == "True"
+    })
+    .await;
+    println!("installed {:?} after OLM v1 was started", start.elapsed());
+    let bundle = &extension()["status"]["install"]["bundle"];
+    assert_eq!(bundle["version"], env!("CARGO_PKG_VERSION"), "{bundle}");
+
+    // The operator works with the rights that the installer gave it.
+    plane.bridge("main", json!({"service": {"type": "LoadBalancer"}}));
+    let service = "main-ipxe-bridge";
+    eventually("the bridge has a Service", SECOND * 90, async || {
+        !plane.object("service", NAMESPACE, service).is_null()
+    })
+    .await;
+    let address = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}});
+    plane.status("service", NAMESPACE, service, address);
+    eventually("the bridge is ready", SECOND * 90, async || {
+        plane.condition("main", "Ready")[0] == "True"
+    })
+    .await;
+    println!("a bridge is ready {:?} after OLM v1 was started", start.elapsed());
+
+    // Removed in the order of the page: nothing is left.
+    plane.kubectl(&["delete", "ipxb", "main"], None).unwrap();
+    for kind in ["deployment", "service"] {
+        gone(&plane, kind, NAMESPACE, service).await;
+    }
+    let delete = ["delete", "clusterextension", "ipxe-bridge-operator", "--timeout=120s"];
+    plane.kubectl(&delete, None).unwrap();
+    gone(&plane, "deployment", NAMESPACE, "ipxe-bridge-operator").await;
+    for (kind, name) in [
+        ("crd", "ipxebridges.ipxe-bridge.io"),
+        ("crd", "ipxehostoverrides.ipxe-bridge.io"),
+        ("clusterrole", "ipxe-bridge-server"),
+    ] {
+        gone(&plane, kind, "", name).await;
+    }
+}
+
+async fn gone(plane: &ControlPlane, kind: &str, namespace: &str, name: &str) {
+    eventually(&format!("{kind} {name} is gone"), SECOND * 90, async || {
+        plane.object(kind, namespace, name).is_null()
+    })
+    .await;
+}
