@@ -17,11 +17,11 @@ use crate::support::operator::NAMESPACE;
 
 const SECOND: Duration = Duration::from_secs(1);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const NEXT: &str = "99.0.0";
+pub const NEXT: &str = "99.0.0";
 const LACKING: &str = "99.0.1";
 const CSV: &str = "bundle/manifests/ipxe-bridge-operator.clusterserviceversion.yaml";
 
-fn written(files: &BTreeMap<String, String>) -> TempDir {
+pub fn written(files: &BTreeMap<String, String>) -> TempDir {
     let folder = tempfile::Builder::new().prefix("bundle-").tempdir().unwrap();
     for (path, text) in files {
         let path = folder.path().join(path);
@@ -32,7 +32,7 @@ fn written(files: &BTreeMap<String, String>) -> TempDir {
 }
 
 /// A next version as a release makes it: another image, a line to the version before, and a definition with one more field.
-fn next(objects: &[Value]) -> (Vec<Value>, String) {
+pub fn next(objects: &[Value]) -> (Vec<Value>, String) {
     let (now, next) = (bundle::image(objects), format!("quay.io/ipxe-bridge/ipxe-bridge:{NEXT}"));
     let text = serde_json::to_string(objects).unwrap().replace(&now, &next);
     let mut objects: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -69,7 +69,7 @@ fn without_a_right(files: &BTreeMap<String, String>) -> BTreeMap<String, String>
 }
 
 /// Waits until a bridge is ready; gives it the address that a load balancer would.
-async fn ready(plane: &ControlPlane, name: &str) {
+pub async fn ready(plane: &ControlPlane, name: &str) {
     let service = format!("{name}-ipxe-bridge");
     eventually(&format!("{name} has a Service"), SECOND * 60, async || {
         !plane.object("service", NAMESPACE, &service).is_null()
@@ -92,7 +92,7 @@ async fn ready(plane: &ControlPlane, name: &str) {
 }
 
 /// Images of the pods of an instance.
-fn images(plane: &ControlPlane, selector: &str) -> Vec<String> {
+pub fn images(plane: &ControlPlane, selector: &str) -> Vec<String> {
     let arguments = [
         "get",
         "pods",

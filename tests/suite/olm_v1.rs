@@ -1,20 +1,21 @@
 //! A disconnected site with OLM v1: images are copied to the site's registry as the installation page says, the registry of the Internet is taken
-//! away, and the operator is installed, runs a bridge, and is removed.
+//! away, and the operator is installed, runs a bridge, goes to its next version, and is removed.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::install::commands;
+use crate::olm::{NEXT, images as images_of_pods, next, ready, written};
 use crate::support::bridge::eventually;
-use crate::support::bundle::{self, documents};
+use crate::support::bundle::{self, Entries, PACKAGE, documents};
 use crate::support::control_plane::{CRDS, ControlPlane};
 use crate::support::images::{Registry, Store};
 use crate::support::node::Node;
-use crate::support::olm_v1::{OlmV1, condition};
+use crate::support::olm_v1::{OlmV1, is_true};
 use crate::support::operator::NAMESPACE;
 use crate::support::{require, tools};
 
@@ -23,6 +24,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Where our images are published, and what the documents call the site's registry.
 const PUBLISHED: &str = "quay.io/ipxe-bridge";
 const SITE: &str = "registry.example.com:5000";
+const CATALOG: &str = "deploy/catalog/Dockerfile";
 
 /// The images of the list for mirrors, in its order: operator and bridges, bundle, catalog.
 fn images() -> Vec<String> {
@@ -42,22 +44,46 @@ fn publish(store: &Store, opm: &Path, registry: &Registry) -> Vec<String> {
     store.build_program(program);
     store.buildah(&["build", "-t", bundle, "-f", "bundle.Dockerfile", "."]);
     // The base image of catalogs is this program, at this place.
-    let dockerfile = "deploy/catalog/Dockerfile";
-    let text = fs::read_to_string(Path::new(ROOT).join(dockerfile)).unwrap();
+    let text = fs::read_to_string(Path::new(ROOT).join(CATALOG)).unwrap();
     let base = text.lines().find_map(|line| line.strip_prefix("FROM ")).unwrap();
     let container = store.buildah(&["from", "scratch"]);
     store.buildah(&["copy", container.trim(), opm.to_str().unwrap(), "/bin/opm"]);
     store.buildah(&["commit", container.trim(), base]);
-    store.buildah(&["build", "--pull=never", "-t", catalog, "-f", dockerfile, "deploy/catalog"]);
-    let digest = store.folder().join("digest");
-    let publish = |image: &String| {
-        let there = format!("docker://{}/{}", registry.name(), image.split_once('/').unwrap().1);
-        let file = digest.to_str().unwrap();
-        store.buildah(&["push", "--tls-verify=false", "--digestfile", file, image, &there]);
-        let digest = fs::read_to_string(&digest).unwrap();
-        format!("{}@{}", image.rsplit_once(':').unwrap().0, digest.trim())
-    };
-    images.iter().map(publish).collect()
+    store.buildah(&["build", "--pull=never", "-t", catalog, "-f", CATALOG, "deploy/catalog"]);
+    images.iter().map(|image| push(store, image, registry)).collect()
+}
+
+/// Pushes an image: its reference by digest.
+fn push(store: &Store, image: &str, registry: &Registry) -> String {
+    let file = store.folder().join("digest");
+    let there = format!("docker://{}/{}", registry.name(), image.split_once('/').unwrap().1);
+    store.buildah(&[
+        "push",
+        "--tls-verify=false",
+        "--digestfile",
+        file.to_str().unwrap(),
+        image,
+        &there,
+    ]);
+    let digest = fs::read_to_string(&file).unwrap();
+    format!("{}@{}", image.rsplit_once(':').unwrap().0, digest.trim())
+}
+
+/// A bundle of the next version and a catalog with both, in the site's registry: the catalog's name.
+fn publish_next(store: &Store, tools: &Path, next: &[Value], registry: &Registry) -> String {
+    let [_, bundle, catalog] = images().try_into().unwrap();
+    let tagged = |image: &str, tag: &str| format!("{}:{tag}", image.rsplit_once(':').unwrap().0);
+    let (bundle, catalog) = (tagged(&bundle, &format!("v{NEXT}")), tagged(&catalog, "next"));
+    let files = written(&bundle::files(next, NEXT));
+    let folder = |path: &str| files.path().join(path).to_str().unwrap().to_owned();
+    store.buildah(&["build", "-t", &bundle, "-f", &folder("bundle.Dockerfile"), &folder("")]);
+    let text = bundle::catalog_text(tools, &[Path::new(ROOT), files.path()], &Entries::Published);
+    fs::create_dir(folder(PACKAGE)).unwrap();
+    fs::write(folder(PACKAGE) + "/catalog.yaml", text).unwrap();
+    store.buildah(&["build", "--pull=never", "-t", &catalog, "-f", CATALOG, &folder("")]);
+    push(store, &bundle, registry);
+    push(store, &catalog, registry);
+    catalog
 }
 
 /// What OpenShift writes to its nodes for `deploy/disconnected/mirror.yaml`, with another registry in place of the sample's.
@@ -101,7 +127,8 @@ async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_
         return;
     };
     let program = Path::new(env!("CARGO_BIN_EXE_ipxe-bridge"));
-    let Some(_node) = Node::start(&plane, &[(&bundle::image(&objects), program)]).await else {
+    let (now_image, (next_objects, next_image)) = (bundle::image(&objects), next(&objects));
+    let Some(_node) = Node::start(&plane, &[(&now_image, program), (&next_image, program)]).await else {
         return;
     };
     plane.load_crds(Path::new(CRDS));
@@ -143,37 +170,39 @@ async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_
         .await;
     }
     let extension = || plane.object("clusterextension", "", "ipxe-bridge-operator");
-    eventually("it is installed", SECOND * 90, async || {
-        let [status, reason, message] = condition(&extension(), "Installed");
-        if status != "True" {
-            println!("{reason}: {message}");
-        }
-        status == "True"
-    })
-    .await;
+    eventually("it is installed", SECOND * 90, async || is_true(&extension(), "Installed")).await;
     println!("installed {:?} after OLM v1 was started", start.elapsed());
-    let bundle = &extension()["status"]["install"]["bundle"];
-    assert_eq!(bundle["version"], env!("CARGO_PKG_VERSION"), "{bundle}");
+    let installed = || extension()["status"]["install"]["bundle"]["version"].clone();
+    assert_eq!(installed(), env!("CARGO_PKG_VERSION"));
 
     // The operator works with the rights that the installer gave it.
     plane.bridge("main", json!({"service": {"type": "LoadBalancer"}}));
-    let service = "main-ipxe-bridge";
-    eventually("the bridge has a Service", SECOND * 90, async || {
-        !plane.object("service", NAMESPACE, service).is_null()
-    })
-    .await;
-    let address = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}});
-    plane.status("service", NAMESPACE, service, address);
-    eventually("the bridge is ready", SECOND * 90, async || {
-        plane.condition("main", "Ready")[0] == "True"
-    })
-    .await;
+    ready(&plane, "main").await;
     println!("a bridge is ready {:?} after OLM v1 was started", start.elapsed());
+    let before = plane.object("ipxb", "", "main");
+
+    // OLM v1 goes to the next version if its definitions do nothing to the objects that are there.
+    let catalog = tokio::task::block_in_place(|| publish_next(&store, &olm, &next_objects, &site));
+    let patch = json!({"spec": {"source": {"image": {"ref": catalog}}}}).to_string();
+    let arguments = ["patch", "clustercatalog", "ipxe-bridge", "--type=merge", "-p", &patch];
+    plane.kubectl(&arguments, None).unwrap();
+    eventually("the next version is installed", SECOND * 90, async || installed() == NEXT).await;
+    eventually("the bridge runs the new image", SECOND * 90, async || {
+        images_of_pods(&plane, "app.kubernetes.io/instance=main") == [next_image.as_str(), next_image.as_str()]
+    })
+    .await;
+    ready(&plane, "main").await;
+    let after = plane.object("ipxb", "", "main");
+    assert_eq!(
+        (&after["metadata"]["uid"], &after["spec"]),
+        (&before["metadata"]["uid"], &before["spec"])
+    );
+    println!("upgraded {:?} after OLM v1 was started", start.elapsed());
 
     // Removed in the order of the page: nothing is left.
     plane.kubectl(&["delete", "ipxb", "main"], None).unwrap();
     for kind in ["deployment", "service"] {
-        gone(&plane, kind, NAMESPACE, service).await;
+        gone(&plane, kind, NAMESPACE, "main-ipxe-bridge").await;
     }
     let delete = ["delete", "clusterextension", "ipxe-bridge-operator", "--timeout=120s"];
     plane.kubectl(&delete, None).unwrap();

@@ -92,14 +92,11 @@ impl OlmV1 {
     }
 }
 
-/// The condition of an object of OLM v1: status, reason and message.
-pub fn condition(object: &Value, wanted: &str) -> [String; 3] {
-    let all = object["status"]["conditions"].as_array();
-    let found = all.into_iter().flatten().find(|condition| condition["type"] == wanted);
-    ["status", "reason", "message"].map(|field| {
-        let text = found.and_then(|condition| condition[field].as_str());
-        text.unwrap_or_default().to_owned()
-    })
+/// Whether a condition of an object is true.
+pub fn is_true(object: &Value, condition: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    let mut found = conditions.into_iter().flatten();
+    found.any(|found| found["type"] == condition && found["status"] == "True")
 }
 
 impl Drop for OlmV1 {
