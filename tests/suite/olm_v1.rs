@@ -24,11 +24,12 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Where our images are published, and what the documents call the site's registry.
 const PUBLISHED: &str = "quay.io/ipxe-bridge";
 const SITE: &str = "registry.example.com:5000";
+const LIST: &str = "deploy/disconnected/images.txt";
 const CATALOG: &str = "deploy/catalog/Dockerfile";
 
 /// The images of the list for mirrors, in its order: operator and bridges, bundle, catalog.
 fn images() -> Vec<String> {
-    let list = fs::read_to_string(Path::new(ROOT).join("deploy/disconnected/images.txt")).unwrap();
+    let list = fs::read_to_string(Path::new(ROOT).join(LIST)).unwrap();
     list.lines()
         .filter(|line| !line.starts_with('#'))
         .map(str::to_owned)
@@ -143,9 +144,13 @@ async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_
     ));
     let copy = commands("docs/install.md", "grep ");
     assert_eq!(copy.len(), 1, "{copy:?}");
+    // A released list has digests too.
+    let list = store.folder().join("images.txt");
+    fs::write(&list, format!("# A list.\n{}\n{}\n", images().join("\n"), digests.join("\n"))).unwrap();
+    let copy = copy[0].replace(LIST, list.to_str().unwrap()).replace(SITE, &site.name());
     let copied = tokio::task::block_in_place(|| {
         Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &copy[0].replace(SITE, &site.name())])
+            .args(["-euo", "pipefail", "-c", &copy])
             .env("HOME", store.folder())
             .current_dir(ROOT)
             .output()
