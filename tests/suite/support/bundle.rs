@@ -19,7 +19,7 @@ use super::{require, tools};
 /// The package's name, which is that of the operator's Deployment and account too.
 pub const PACKAGE: &str = "ipxe-bridge-operator";
 /// The channel that users subscribe to.
-pub const CHANNEL: &str = "stable";
+const CHANNEL: &str = "stable";
 /// OpenShift's name for `minKubeVersion` 1.30 and all that is newer.
 const OPENSHIFT: &str = "v4.17";
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bridge::eventually;
-use super::bundle::{CHANNEL, PACKAGE, catalog};
+use super::bundle::{PACKAGE, catalog, documents};
 use super::control_plane::ControlPlane;
 use super::operator::NAMESPACE;
 use super::process::Leashed;
@@ -78,14 +78,14 @@ impl<'p> Olm<'p> {
             .args(["-p", &self.port.to_string(), "--pprof-addr=", "-t"])
             .arg(self.folder.path().join("termination"))
             .current_dir(self.folder.path())
+            // Its cache goes with the folder.
+            .env("TMPDIR", self.folder.path())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         let process = Leashed::spawn(&mut command, self.folder.path()).unwrap();
         self.served = Some((process, catalog));
-        let source = json!({
-            "apiVersion": "operators.coreos.com/v1alpha1", "kind": "CatalogSource", "metadata": {"name": CATALOG, "namespace": OLM},
-            "spec": {"sourceType": "grpc", "address": format!("127.0.0.1:{}", self.port)},
-        });
+        let mut source = shipped().remove(0);
+        source["spec"] = json!({"sourceType": "grpc", "address": format!("127.0.0.1:{}", self.port)});
         self.plane.apply(&source.to_string());
         eventually("OLM is connected to the catalog", Duration::from_secs(60), async || {
             let now = connection();
@@ -104,17 +104,11 @@ impl<'p> Olm<'p> {
         .await;
     }
 
-    /// What a click on Install makes.
+    /// Applies what the installation page says, which is what a click on Install makes; the catalog is the one that is served.
     pub fn subscribe(&self) {
-        let group = json!({
-            "apiVersion": "operators.coreos.com/v1", "kind": "OperatorGroup", "metadata": {"name": PACKAGE, "namespace": NAMESPACE}, "spec": {},
-        });
-        let subscription = json!({
-            "apiVersion": "operators.coreos.com/v1alpha1", "kind": "Subscription", "metadata": {"name": PACKAGE, "namespace": NAMESPACE},
-            "spec": {"name": PACKAGE, "channel": CHANNEL, "source": CATALOG, "sourceNamespace": OLM},
-        });
-        self.plane.apply(&group.to_string());
-        self.plane.apply(&subscription.to_string());
+        for object in &shipped()[1..] {
+            self.plane.apply(&object.to_string());
+        }
     }
 
     /// What a click on Uninstall does.
@@ -139,6 +133,14 @@ impl<'p> Olm<'p> {
     pub fn csv(&self, version: &str) -> Value {
         self.plane.object("csv", NAMESPACE, &format!("{PACKAGE}.v{version}"))
     }
+}
+
+/// The objects of `deploy/catalog/install.yaml`, the CatalogSource first.
+fn shipped() -> Vec<Value> {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/catalog/install.yaml")).unwrap();
+    let objects = documents(&text);
+    assert_eq!(objects[0]["kind"], "CatalogSource");
+    objects
 }
 
 impl Drop for Olm<'_> {
