@@ -2,7 +2,7 @@
 # Builds what is committed with the whole Containerfile, for amd64 twice in different folders, for arm64 once, compares the programs and has each image
 # answer, arm64 by QEMU. No registry is asked: the base images are made here, of Debian's packages.
 #
-#   tests/image.sh [amd64] [arm64]     both without arguments; 15 minutes a build on two cores, 10 GB in TMPDIR
+#   tests/image.sh [amd64] [arm64]     both without arguments; 15 minutes a build on two idle cores, 10 GB in TMPDIR. KEEP=1 leaves the images there.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { printf '==> %s: %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
@@ -14,7 +14,7 @@ die() { say "FAILED: $*"; exit 1; }
 work=$(mktemp -d)
 export CONTAINERS_STORAGE_CONF=$work/storage.conf BUILDAH_ISOLATION=chroot
 printf '[storage]\ndriver = "vfs"\ngraphroot = "%s/store"\nrunroot = "%s/run"\n' "$work" "$work" > "$CONTAINERS_STORAGE_CONF"
-trap 'buildah rm --all >/dev/null; rm -rf "$work"' EXIT
+trap '[ -n "${KEEP:-}" ] || { buildah rm --all >/dev/null; rm -rf "$work"; }' EXIT
 archive=$(apt-get indextargets --format '$(SITE)' | grep -m 1 'debian$') || die "no package source of Debian here"
 # A site whose proxy shows certificates of its own has their CA here.
 authorities=/etc/ssl/certs/ca-certificates.crt
@@ -72,9 +72,9 @@ answers() {
   [ -z "$emulator" ] || touch "$root/emulator"
   # shellcheck disable=SC2016
   local mounts='mount --bind "$1" "$1"; mount --bind -o ro "$2" "$1/site"; [ -z "$3" ] || mount --bind "$3" "$1/emulator"; mount -o remount,bind,ro "$1"
-    exec env -i setpriv --no-new-privs chroot --userspec 1000660000:0 --groups= "$1" ${3:+/emulator} /usr/bin/ipxe-bridge "${@:4}"'
-  run() { unshare --mount --propagation private bash -euc "$mounts" run "$root" "$repository/config/samples/site" "$emulator" "$@"; }
-  run --version | grep -F "ipxe-bridge $version" || die "no version"
+    exec env -i PATH=/usr/bin:/usr/sbin setpriv --no-new-privs chroot --userspec 1000660000:0 --groups= "$1" ${3:+/emulator} /usr/bin/ipxe-bridge "${@:4}"'
+  run() { exec unshare --mount --propagation private bash -euc "$mounts" run "$root" "$repository/config/samples/site" "$emulator" "$@"; }
+  (run --version) | grep -F "ipxe-bridge $version" || die "no version"
   run server --manifests /site --host 127.0.0.1 --port $port --metrics-port 0 >"$work/server.log" 2>&1 &
   server=$!
   said=$(curl -sS --retry 60 --retry-delay 1 --retry-all-errors --fail "http://127.0.0.1:$port/readyz" >/dev/null &&
