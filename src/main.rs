@@ -32,17 +32,17 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
     match cli.command {
         Command::Server(args) => {
-            let _guard = telemetry::start(&cli.log)?;
             raise_file_limit();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let _guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             let result = runtime.block_on(serve(*args));
             // A thread that reads from a file system that hangs must not hold up the end.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
         }
         Command::Operator(args) => {
-            let _guard = telemetry::start(&cli.log)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let _guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             runtime.block_on(operate(args))
         }
         Command::Netboot(args) => {

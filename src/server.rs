@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod api;
 pub mod boot_counts;
+pub mod boot_id;
 pub mod cache;
 pub mod contents;
 pub mod context;
@@ -19,7 +20,9 @@ pub mod sendfile;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
+pub mod timeline;
 pub mod tls;
+pub mod trace;
 pub mod transfer;
 pub mod trouble;
 pub mod upstream;
@@ -33,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -51,10 +55,13 @@ use script_cache::ScriptCache;
 use snapshot::Snapshot;
 use sources::{Sources, Terms};
 use status::{Claim, Reports};
+use timeline::Timeline;
 use upstream::Upstream;
 
 /// How long the end waits for the last statuses.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How often it is looked which boots came to an end.
+const SETTLE_PERIOD: Duration = Duration::from_secs(5);
 /// Longest path of a script below the bridge's address.
 const SCRIPT_PATH: usize = "/ipxe-mac-boot/52-54-00-cc-00-01".len();
 /// The `file` field of BOOTP holds 128 bytes, the last of which is 0 (RFC 951).
@@ -133,8 +140,14 @@ impl Server {
             }
             None => None,
         };
+        let boot_keys = match &args.boot_keys {
+            Some(folder) => boot_id::Keys::read(folder).map_err(|why| anyhow::anyhow!("--boot-keys: {why}"))?,
+            None => boot_id::Keys::random(),
+        };
         let context = Arc::new(Context {
             boot_counts,
+            boot_keys: Arc::new(ArcSwap::from_pointee(boot_keys)),
+            timeline: Timeline::default(),
             cache,
             pacing: Pacing {
                 total: args.rate_limit.map(|rate| Arc::new(Pace::new(rate))),
@@ -315,6 +328,10 @@ fn start_background(
             context.upstream.clone(),
         )));
     }
+    if let Some(folder) = args.boot_keys.clone() {
+        spawn(Box::pin(boot_id::follow(folder, period, context.boot_keys.clone())));
+    }
+    spawn(Box::pin(count_boots(context.clone())));
     if let Some(cache) = &context.cache {
         spawn(Box::pin(cache.clone().follow()));
         if args.prefetch {
@@ -324,6 +341,17 @@ fn start_background(
     let (snapshot, sources) = (context.snapshot.clone(), sources.clone());
     spawn(Box::pin(async move { sources.publish_to(&snapshot).await }));
     last_words
+}
+
+/// Counts boots when they come to an end.
+async fn count_boots(context: Arc<Context>) {
+    loop {
+        tokio::time::sleep(SETTLE_PERIOD).await;
+        let now = jiff::Timestamp::now();
+        for (boot, outcome) in context.timeline.settle(now) {
+            context.metrics.boot(outcome, boot.last_sign() - boot.begun.as_second());
+        }
+    }
 }
 
 async fn follow_upstream_ca(files: Vec<std::path::PathBuf>, period: Duration, upstream: Arc<Upstream>) {

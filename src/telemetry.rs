@@ -1,10 +1,11 @@
 //! Logs and traces: one subscriber, and an exporter where the standard `OTEL_*` variables name a collector.
 
 use anyhow::Context as _;
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -16,22 +17,13 @@ use crate::cli::{LogArgs, LogFormat};
 #[derive(Debug)]
 pub struct Guard(Option<SdkTracerProvider>);
 
-/// Starts logging to standard error, and exporting traces over OTLP/HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` or
-/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set (OpenTelemetry specification, "OTLP Exporter Configuration").
+/// Starts logging to standard error, and exporting traces where `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set
+/// (OpenTelemetry specification, "OTLP Exporter Configuration"), over HTTP or gRPC. To be called within the runtime that gRPC is to use.
+///
+/// # Errors
+///
+/// If the level of the log or a variable of the exporter cannot be understood.
 pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
-    // A level alone is the program's own: libraries would add addresses of the cluster and of upstream to every line, and what the
-    // client of the cluster calls errors is reported by the watches already.
-    let directives = match args.log_level.parse::<tracing::Level>() {
-        Ok(level) => format!("warn,kube_client=off,ipxe_bridge={level}"),
-        // A single word that is no level would be taken for the name of a module.
-        Err(_) if !args.log_level.contains(['=', ',']) => {
-            anyhow::bail!("--log-level {:?}: expected error, warn, info, debug or trace", args.log_level)
-        }
-        Err(_) => args.log_level.clone(),
-    };
-    let filter = EnvFilter::builder()
-        .parse(directives)
-        .with_context(|| format!("--log-level {:?}: expected error, warn, info, debug or trace", args.log_level))?;
     let format = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
@@ -39,27 +31,68 @@ pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
         LogFormat::Text => format.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
         LogFormat::Json => format.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    // Spans are for traces: a log line carries its own fields and reads well alone.
-    let format = format.with_filter(filter_fn(|metadata| metadata.is_event()));
+    // Spans are for traces: a log line carries its own fields and reads well alone. What is logged does not decide what is traced.
+    let format = format
+        .with_filter(filter_fn(|metadata| metadata.is_event()))
+        .with_filter(levels(&args.log_level)?);
     let provider = exporter().context("the trace exporter could not be set up")?;
-    let traces = provider
-        .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("ipxe-bridge")));
-    tracing_subscriber::registry().with(filter).with(format).with(traces).init();
+    let traces = provider.as_ref().map(|provider| {
+        let own = Targets::new().with_target("ipxe_bridge", tracing::Level::INFO);
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("ipxe-bridge"))
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(own)
+    });
+    tracing_subscriber::registry().with(format).with(traces).init();
     Ok(Guard(provider))
 }
 
+fn levels(text: &str) -> anyhow::Result<EnvFilter> {
+    // A level alone is the program's own: libraries would add addresses of the cluster and of upstream to every line, and what the
+    // client of the cluster calls errors is reported by the watches already.
+    let directives = match text.parse::<tracing::Level>() {
+        Ok(level) => format!("warn,kube_client=off,ipxe_bridge={level}"),
+        // A single word that is no level would be taken for the name of a module.
+        Err(_) if !text.contains(['=', ',']) => {
+            anyhow::bail!("--log-level {text:?}: expected error, warn, info, debug or trace")
+        }
+        Err(_) => text.to_owned(),
+    };
+    EnvFilter::builder()
+        .parse(directives)
+        .with_context(|| format!("--log-level {text:?}: expected error, warn, info, debug or trace"))
+}
+
+/// A variable that is set, and not to nothing.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if !is_set("OTEL_EXPORTER_OTLP_ENDPOINT") && !is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+    let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+    let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    if is_off || endpoint.is_none() {
         return Ok(None);
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
-    let resource = Resource::builder().with_service_name(env!("CARGO_PKG_NAME")).build();
+    let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
+    let builder = opentelemetry_otlp::SpanExporter::builder();
+    let exporter = match protocol.as_deref().unwrap_or("http/protobuf") {
+        "http/protobuf" => builder.with_http().build()?,
+        "grpc" => builder.with_tonic().build()?,
+        other => anyhow::bail!("OTEL_EXPORTER_OTLP_PROTOCOL {other:?}: expected http/protobuf or grpc"),
+    };
+    // What the variables say of the resource counts before what is said here.
+    let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let resource = match variable("OTEL_SERVICE_NAME") {
+        Some(_) => resource,
+        None => resource.with_service_name(env!("CARGO_PKG_NAME")),
+    };
     Ok(Some(
         SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
-            .with_resource(resource)
+            .with_resource(resource.build())
             .build(),
     ))
 }

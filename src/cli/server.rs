@@ -134,6 +134,10 @@ pub struct ServerArgs {
     /// Bytes of artifacts sent a second on one connection, such as 10M: for network cards that lose what comes faster [default: no limit]
     #[arg(long, env = "IPXE_BRIDGE_CONNECTION_RATE_LIMIT", value_parser = bytes, value_name = "BYTES")]
     pub connection_rate_limit: Option<NonZeroU64>,
+    /// Folder of keys that sign the ids of boots in the addresses of files, the same for all replicas: each file holds a time, a blank and
+    /// at least 32 further characters; re-read when they change [default: a key of this process alone]
+    #[arg(long, env = "IPXE_BRIDGE_BOOT_KEYS", value_name = "DIR")]
+    pub boot_keys: Option<PathBuf>,
     /// Serve upstream's unchanged scripts at /ipxe-mac-proxy: they hold a token of the environment that does not expire
     #[arg(long, env = "IPXE_BRIDGE_SCRIPT_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub script_proxy: bool,

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod boot;
+pub mod boots;
 pub mod cache;
 mod example;
 pub mod health;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use poem::endpoint::{DynEndpoint, ToDynEndpoint};
 use poem::{EndpointExt, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, Tags};
@@ -23,9 +25,11 @@ use crate::boot::local_disk::LocalDisk;
 use crate::boot::policy::Policy;
 
 use super::boot_counts::BootCounts;
+use super::boot_id::Keys;
 use super::context::{Context, Pacing, Settings};
 use super::middleware;
 use super::script_cache::ScriptCache;
+use super::timeline::Timeline;
 use super::upstream::Upstream;
 
 #[derive(Tags)]
@@ -34,6 +38,8 @@ enum Tag {
     Boot,
     /// Kernel, initrd, rootfs and script of an environment.
     Artifacts,
+    /// What machines boot at the moment, and booted before.
+    Boots,
     /// What the bridge knows and why it decides what it decides.
     Inventory,
     /// Probes.
@@ -45,6 +51,7 @@ fn service(context: &Arc<Context>) -> OpenApiService<impl OpenApi + use<>, ()> {
     let groups = (
         boot::BootApi::new(context.clone()),
         artifacts::ArtifactsApi::new(context.clone()),
+        boots::BootsApi::new(context.clone()),
         cache::CacheApi::new(context.clone()),
         inventory::InventoryApi::new(context.clone()),
         health::HealthApi::new(context.clone()),
@@ -75,6 +82,8 @@ pub fn spec() -> anyhow::Result<String> {
             script_proxy: false,
         },
         cache: None,
+        timeline: Timeline::default(),
+        boot_keys: Arc::new(ArcSwap::from_pointee(Keys::random())),
         pacing: Pacing::default(),
         draining: AtomicBool::new(false),
         started: Instant::now(),
@@ -90,13 +99,13 @@ pub fn endpoint(context: Arc<Context>) -> App {
     let service = service(&context);
     let document = service.spec_endpoint();
     let swagger = service.swagger_ui();
-    let metrics = context.metrics.clone();
+    let observer = context.clone();
     let routes = Route::new()
         .at("/openapi.json", document)
         .nest("/swagger", swagger)
         .nest("", service)
         .catch_all_error(problem::of_framework)
-        .around(move |next, request| middleware::observe(next, request, metrics.clone()))
+        .around(move |next, request| middleware::observe(next, request, observer.clone()))
         .map_to_response();
     Arc::new(ToDynEndpoint(routes))
 }

@@ -1,15 +1,17 @@
 //! What is counted while requests are answered, named `ipxe_bridge_…`; never a MAC address, a name or a path in a label.
 
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
 use strum::Display;
 
 use crate::boot::artifact::ArtifactKind;
 
+use super::timeline::Outcome as BootOutcome;
+
 type Labels<const N: usize> = [(&'static str, String); N];
 
 /// Everything that is counted while requests are answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     requests: Family<Labels<3>, Counter>,
     scripts: Family<Labels<2>, Counter>,
@@ -20,6 +22,9 @@ pub struct Metrics {
     cache_fills: Family<Labels<1>, Counter>,
     cache_evictions: Counter,
     cache_damages: Counter,
+    boots: Family<Labels<1>, Counter>,
+    boot_seconds: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    transfer_seconds: Family<Labels<2>, Histogram, fn() -> Histogram>,
     /// Open connections.
     pub connections: Gauge,
 }
@@ -50,6 +55,32 @@ pub enum CacheResult {
     Stale,
     /// The bytes are not kept.
     Pass,
+}
+
+/// Seconds: a script takes milliseconds, a root file system on a slow line an hour.
+fn seconds() -> Histogram {
+    Histogram::new([0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let family = || Family::new_with_constructor(seconds as fn() -> Histogram);
+        Self {
+            requests: Family::default(),
+            scripts: Family::default(),
+            transfers: Family::default(),
+            bytes: Family::default(),
+            status_writes: Family::default(),
+            cache_answers: Family::default(),
+            cache_fills: Family::default(),
+            cache_evictions: Counter::default(),
+            cache_damages: Counter::default(),
+            boots: Family::default(),
+            boot_seconds: family(),
+            transfer_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            connections: Gauge::default(),
+        }
+    }
 }
 
 /// How fills end, in the label `outcome`.
@@ -103,6 +134,20 @@ impl Metrics {
         self.cache_damages.inc();
     }
 
+    /// A transfer of an artifact took so long.
+    pub fn transfer_took(&self, kind: ArtifactKind, cache: Option<CacheResult>, seconds: f64) {
+        let cache = cache.map_or_else(|| "none".to_owned(), |cache| cache.to_string());
+        let labels = [("kind", kind.as_str().to_owned()), ("cache", cache)];
+        self.transfer_seconds.get_or_create(&labels).observe(seconds);
+    }
+
+    /// A boot came to an end, or to a standstill, after so many seconds.
+    pub fn boot(&self, outcome: BootOutcome, seconds: i64) {
+        let labels = [("outcome", outcome.to_string())];
+        self.boots.get_or_create(&labels).inc();
+        self.boot_seconds.get_or_create(&labels).observe(seconds as f64);
+    }
+
     /// The status of an override was written, or could not be.
     pub fn status_write(&self, written: bool) {
         self.status_writes.get_or_create(&[("written", written.to_string())]).inc();
@@ -149,6 +194,19 @@ impl Metrics {
             "cache_damaged_files",
             "Files of the cache that were found damaged after a start",
             self.cache_damages.clone(),
+        );
+        registry.register("boots", "Boots that came to an end, or to a standstill", self.boots.clone());
+        registry.register_with_unit(
+            "boot_duration",
+            "From the script to the last sign of life of boots that came to an end",
+            Unit::Seconds,
+            self.boot_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "transfer_duration",
+            "Time that transfers of artifacts took, from the head of the answer to its last byte",
+            Unit::Seconds,
+            self.transfer_seconds.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
     }

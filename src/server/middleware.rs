@@ -4,19 +4,39 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
+use opentelemetry::trace::TraceContextExt as _;
+use poem::PathPattern;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 use poem_openapi::OperationId;
 use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::metrics::Metrics;
+use super::boot_id::{self, BootId};
+use super::context::Context;
+use super::trace;
 use super::trouble::{MAX_TARGET, Trouble};
 
 /// Answers a request and tells of it.
-pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Request, metrics: Arc<Metrics>) -> Result<Response> {
+pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, mut request: Request, context: Arc<Context>) -> Result<Response> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let peer = client(&request);
-    let span = tracing::info_span!("request", otel.kind = "server", http.request.method = %method, client.address = peer, operation = tracing::field::Empty, http.response.status_code = tracing::field::Empty);
+    let span = tracing::info_span!(
+        "request",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        http.request.method = %method,
+        http.route = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+        url.scheme = %request.scheme(),
+        client.address = peer,
+        operation = tracing::field::Empty,
+    );
+    let boot = boot_of(&request, &context);
+    trace::adopt(&span, boot.as_ref(), request.headers());
+    if let Some(boot) = boot {
+        request.set_data(boot);
+    }
     let mut response = answer(next, request, &method, &path).instrument(span.clone()).await;
 
     let status = response.status().as_u16();
@@ -24,7 +44,15 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Reque
     let operation = response.data::<OperationId>().map_or("other", |operation| operation.0);
     span.record("operation", operation);
     span.record("http.response.status_code", status);
-    metrics.request(method.as_str(), operation, status);
+    if let Some(route) = response.data::<PathPattern>() {
+        span.record("http.route", &*route.0);
+        // What a span is called can only be said once its route is known.
+        span.context().span().update_name(format!("{method} {}", route.0));
+    }
+    if status >= 500 {
+        span.record("otel.status_code", "ERROR");
+    }
+    context.metrics.request(method.as_str(), operation, status);
     // The path may hold anything; it is logged in quotes and without its query.
     span.in_scope(|| tracing::debug!(%method, path, status, peer, "request"));
 
@@ -40,6 +68,15 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Reque
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// The boot that a file is fetched for, if its address holds a signed id.
+fn boot_of(request: &Request, context: &Context) -> Option<BootId> {
+    let query = request.uri().query()?;
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(boot_id::PARAMETER)?.strip_prefix('='))?;
+    context.boot_keys.load().verify(value, jiff::Timestamp::now())
 }
 
 /// Mark of a request that was HEAD: nothing of its answer is booted.

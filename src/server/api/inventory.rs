@@ -125,7 +125,7 @@ impl InventoryApi {
         let bridge = self.context.public_url(request)?;
         let published = self.context.inventory()?;
         let decision = self.context.decide(&published, mac, &boot::all_cards(nics.0.as_deref()));
-        let (script, upstream, problem) = match self.context.answer(&published.inventory, &decision, &bridge).await {
+        let (script, upstream, problem) = match self.context.answer(&published.inventory, &decision, &bridge, None).await {
             Ok(answer) => (Some(answer.script), answer.upstream, None),
             Err(trouble) => (None, None, Some(trouble.problem().detail)),
         };

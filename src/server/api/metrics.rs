@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::boot::standing::Reason;
 use crate::server::context::Context;
+use crate::server::timeline::Outcome;
 
 /// The page for Prometheus.
 pub fn endpoint(context: Arc<Context>) -> super::App {
@@ -69,6 +70,19 @@ fn registry(context: &Context) -> Registry {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
+    let outcomes: Vec<_> = context
+        .timeline
+        .last(jiff::Timestamp::now())
+        .into_iter()
+        .map(|(_, outcome)| outcome)
+        .collect();
+    let are = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    gauge("boots_running", "Machines that boot now", are(Outcome::Running));
+    gauge(
+        "boots_stalled",
+        "Machines whose last boot stands still",
+        are(Outcome::Stalled),
+    );
     if let Ok(published) = context.snapshot.ready() {
         let inventory = &published.inventory;
         gauge("environments", "InfraEnvs in the inventory", inventory.environments().len());

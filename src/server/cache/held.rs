@@ -119,6 +119,8 @@ pub struct Held {
     pub since: Instant,
     /// Requests that it answered.
     pub hits: AtomicU64,
+    /// The trace of its fill, which serves many boots: linked with theirs.
+    pub fill: tracing::Span,
     facts: Mutex<Facts>,
     file: Arc<File>,
     stem: PathBuf,
@@ -160,7 +162,17 @@ impl Held {
             away: None,
             is_news: false,
         };
-        Self::new(key, (kind, build), facts, file, Progress::Filling(0), seen, room)
+        let fill = tracing::info_span!(
+            parent: None,
+            "fill",
+            otel.name = %format!("fill cache with {kind}"),
+            otel.status_code = tracing::field::Empty,
+            ipxe_bridge.artifact = kind.as_str(),
+            ipxe_bridge.bytes = build.length,
+            ipxe_bridge.source = facts.source,
+            ipxe_bridge.outcome = tracing::field::Empty,
+        );
+        Self::new(key, (kind, build), facts, file, (Progress::Filling(0), fill), seen, room)
     }
 
     /// What an earlier process left.
@@ -193,7 +205,15 @@ impl Held {
         now_after(seen.first.max(seen.confirmed).max(seen.used));
         let file = (file, found.stem);
         let room = space.take(build.length);
-        let held = Self::new(found.key, (kind, build), found.facts, file, Progress::Unverified, seen, room);
+        let held = Self::new(
+            found.key,
+            (kind, build),
+            found.facts,
+            file,
+            (Progress::Unverified, tracing::Span::none()),
+            seen,
+            room,
+        );
         held.is_kept.store(true, Ordering::Relaxed);
         Ok(held)
     }
@@ -203,7 +223,7 @@ impl Held {
         (kind, build): (ArtifactKind, Build),
         facts: Facts,
         (file, stem): (File, PathBuf),
-        progress: Progress,
+        (progress, fill): (Progress, tracing::Span),
         seen: Seen,
         room: Room,
     ) -> Arc<Self> {
@@ -213,6 +233,7 @@ impl Held {
             kind,
             since: Instant::now(),
             hits: AtomicU64::new(0),
+            fill,
             facts: Mutex::new(facts),
             file: Arc::new(file),
             stem,

@@ -4,11 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::watch;
 
 use crate::boot::artifact::UpstreamUrl;
 use crate::server::sendfile::{MAX_PART, Parts, Source};
+use crate::server::trace;
 use crate::server::transfer::Transfer;
 use crate::server::upstream::Upstream;
 
@@ -44,6 +46,14 @@ impl Reader {
             upstream,
             url,
             rest: None,
+        }
+    }
+
+    /// The span that fills the file, until it is whole.
+    pub fn fill(&self) -> Option<SpanContext> {
+        match self.held.progress() {
+            Progress::Filling(_) => trace::context(&self.held.fill),
+            _ => None,
         }
     }
 

@@ -72,20 +72,13 @@ impl Explanation {
         upstream: Option<String>,
         problem: Option<String>,
     ) -> Self {
-        let (boot, environment) = match &decision.boot {
-            Boot::Environment(environment, _) => ("Environment", Some(environment.name.to_string())),
-            Boot::File(_) => ("File", None),
-            Boot::LocalDisk(_) => ("LocalDisk", None),
-            Boot::Script(_) | Boot::Template(_) => ("Script", None),
-            Boot::Chain(_) => ("Chain", None),
-            Boot::Shell => ("Shell", None),
-            Boot::Nothing => ("Nothing", None),
-            Boot::NotYet(_) => ("NotYet", None),
-            Boot::Stop(_) => ("Stop", None),
+        let environment = match &decision.boot {
+            Boot::Environment(environment, _) => Some(environment.name.to_string()),
+            _ => None,
         };
         Self {
             mac: decision.mac.to_string(),
-            boot: boot.to_owned(),
+            boot: decision.boot.name().to_owned(),
             environment,
             steps: decision
                 .steps

@@ -1,0 +1,276 @@
+//! The last boots of each machine: the script, the files that were fetched for it, and what came of it. Of this server only.
+//!
+//! Invariants: bounded, whatever asks; a file counts for a machine only if its address holds a signed id.
+
+mod boot;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::boot::mac::MacAddr;
+
+use super::boot_id::BootId;
+
+pub use boot::{Boot, End, Outcome, Part, Step};
+
+/// Machines that are remembered. Who was seen last stays.
+const MACHINES: usize = 4096;
+/// Boots of one machine.
+const BOOTS: usize = 8;
+/// Files of one boot; a machine that tries again and again does not grow.
+const STEPS: usize = 48;
+
+/// What a script was and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// What boots: `Environment`, `LocalDisk`, …
+    pub boots: &'static str,
+    /// The environment, if one boots.
+    pub environment: Option<String>,
+    /// The rule that decided.
+    pub rule: String,
+    /// Why.
+    pub reason: String,
+    /// Address of the connection that asked.
+    pub client: String,
+}
+
+/// The last boots of each machine.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    machines: Mutex<HashMap<MacAddr, VecDeque<Boot>>>,
+    changes: watch::Sender<()>,
+}
+
+impl Timeline {
+    fn lock(&self) -> MutexGuard<'_, HashMap<MacAddr, VecDeque<Boot>>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of new boots and steps, and of their ends; not of every byte.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// A machine got a script.
+    pub fn script(&self, id: &BootId, script: Script, now: Timestamp) {
+        self.add(Boot::new(id, Some(script), now));
+    }
+
+    /// A machine fetches a file, for a boot that may have begun at another replica.
+    pub fn step(&self, id: &BootId, step: Step, now: Timestamp) -> Arc<Step> {
+        let step = Arc::new(step);
+        let mut machines = self.lock();
+        if let Some(boot) = machines
+            .get_mut(&id.mac)
+            .and_then(|boots| boots.iter_mut().find(|boot| boot.trace == id.trace))
+        {
+            boot.add(step.clone());
+            drop(machines);
+        } else {
+            drop(machines);
+            let mut boot = Boot::new(id, None, now);
+            boot.add(step.clone());
+            self.add(boot);
+        }
+        self.changes.send_replace(());
+        step
+    }
+
+    /// A step ended.
+    pub fn ended(&self) {
+        self.changes.send_replace(());
+    }
+
+    fn add(&self, boot: Boot) {
+        let mut machines = self.lock();
+        if machines.len() >= MACHINES
+            && !machines.contains_key(&boot.mac)
+            && let Some(oldest) = machines
+                .iter()
+                .min_by_key(|(_, boots)| boots.front().map(Boot::last_sign))
+                .map(|(mac, _)| *mac)
+        {
+            machines.remove(&oldest);
+        }
+        let boots = machines.entry(boot.mac).or_default();
+        boots.push_front(boot);
+        boots.truncate(BOOTS);
+        drop(machines);
+        self.changes.send_replace(());
+    }
+
+    /// The boots of a machine, the last one first, each with what came of it.
+    pub fn of(&self, mac: MacAddr, now: Timestamp) -> Vec<(Boot, Outcome)> {
+        self.lock().get(&mac).map(|boots| judged(boots, now)).unwrap_or_default()
+    }
+
+    /// The last boot of each machine, the latest sign of life first.
+    pub fn last(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
+        let mut last: Vec<(Boot, Outcome)> = self
+            .lock()
+            .values()
+            .filter_map(|boots| {
+                let boot = boots.front()?;
+                Some((boot.clone(), boot.outcome(now)))
+            })
+            .collect();
+        last.sort_by_key(|(boot, _)| std::cmp::Reverse(boot.last_sign()));
+        last
+    }
+
+    /// Boots that came to an end since the last call, each once.
+    pub fn settle(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
+        let mut settled = Vec::new();
+        for boots in self.lock().values_mut() {
+            let judged = judged(boots, now);
+            for (boot, (copy, outcome)) in boots.iter_mut().zip(judged) {
+                if outcome != Outcome::Running && !boot.is_settled {
+                    boot.is_settled = true;
+                    settled.push((copy, outcome));
+                }
+            }
+        }
+        settled
+    }
+}
+
+/// A machine that asked anew has given up what it did before.
+fn judged(boots: &VecDeque<Boot>, now: Timestamp) -> Vec<(Boot, Outcome)> {
+    boots
+        .iter()
+        .enumerate()
+        .map(|(index, boot)| {
+            let outcome = match boot.outcome(now) {
+                Outcome::Running | Outcome::Stalled if index > 0 => Outcome::Aborted,
+                outcome => outcome,
+            };
+            (boot.clone(), outcome)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::artifact::ArtifactKind;
+    use crate::server::boot_id::random;
+
+    fn begin(kind: ArtifactKind, length: Option<u64>, now: i64) -> Step {
+        let part = boot::Part {
+            first: 0,
+            length,
+            is_tail: true,
+        };
+        Step::new(kind, String::new(), part, None, at(now))
+    }
+
+    fn id(number: u32) -> BootId {
+        let [_, b, c, d] = number.to_be_bytes();
+        BootId {
+            mac: MacAddr::from_octets([0x52, 0x54, 0, b, c, d]).expect("unicast"),
+            trace: random(),
+            span: random(),
+            is_sampled: false,
+            issued: 0,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("valid")
+    }
+
+    fn script(boots: &'static str) -> Script {
+        Script {
+            boots,
+            environment: Some("lab/discovery".to_owned()),
+            rule: "BareMetalHost".to_owned(),
+            reason: "it wants it".to_owned(),
+            client: "192.0.2.1".to_owned(),
+        }
+    }
+
+    fn outcome(timeline: &Timeline, id: &BootId, now: i64) -> Outcome {
+        timeline.of(id.mac, at(now))[0].1
+    }
+
+    #[test]
+    fn a_boot_is_complete_with_its_root_file_system_and_not_before() {
+        let timeline = Timeline::default();
+        let id = id(1);
+        timeline.script(&id, script("Environment"), at(100));
+        assert_eq!(outcome(&timeline, &id, 110), Outcome::Running);
+        for kind in [ArtifactKind::Kernel, ArtifactKind::Initrd] {
+            let step = timeline.step(&id, begin(kind, Some(10), 110), at(110));
+            step.sent(10, at(111));
+            step.end(End::Complete, at(111));
+        }
+        assert_eq!(outcome(&timeline, &id, 120), Outcome::Running);
+        let rootfs = timeline.step(&id, begin(ArtifactKind::Rootfs, Some(100), 130), at(130));
+        rootfs.sent(50, at(140));
+        assert_eq!(outcome(&timeline, &id, 150), Outcome::Running);
+        assert_eq!(outcome(&timeline, &id, 140 + 61), Outcome::Stalled, "open, and nothing moves");
+        rootfs.sent(50, at(210));
+        rootfs.end(End::Complete, at(210));
+        assert_eq!(outcome(&timeline, &id, 10_000), Outcome::Complete);
+        let settled = timeline.settle(at(220));
+        assert!(settled.len() == 1 && settled[0].1 == Outcome::Complete && timeline.settle(at(230)).is_empty());
+    }
+
+    #[test]
+    fn machines_that_vanish_are_told_apart() {
+        let timeline = Timeline::default();
+        let (left, silent, disk) = (id(1), id(2), id(3));
+        for id in [&left, &silent] {
+            timeline.script(id, script("Environment"), at(100));
+        }
+        timeline.script(&disk, script("LocalDisk"), at(100));
+        let step = timeline.step(&left, begin(ArtifactKind::Initrd, Some(10), 110), at(110));
+        step.end(End::Left, at(112));
+        assert_eq!(outcome(&timeline, &left, 200), Outcome::Running, "it may try again");
+        assert_eq!(outcome(&timeline, &left, 112 + 181), Outcome::Aborted);
+        assert_eq!(outcome(&timeline, &silent, 100 + 181), Outcome::Stalled);
+        assert_eq!(outcome(&timeline, &disk, 100), Outcome::LocalDisk);
+        // It asks anew: the boot before is over.
+        let again = BootId {
+            trace: random(),
+            ..silent
+        };
+        timeline.script(&again, script("Environment"), at(300));
+        let boots = timeline.of(silent.mac, at(301));
+        assert_eq!([boots[0].1, boots[1].1], [Outcome::Running, Outcome::Aborted]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_who_was_seen_last_stays() {
+        let timeline = Timeline::default();
+        let first = id(0);
+        for number in 0..u32::try_from(MACHINES).expect("small") + 100 {
+            timeline.script(&id(number), script("Environment"), at(i64::from(number)));
+        }
+        assert_eq!(timeline.last(at(10_000)).len(), MACHINES);
+        assert!(timeline.of(first.mac, at(10_000)).is_empty());
+        let busy = id(5000);
+        for round in 0..20 {
+            let boot = BootId { trace: random(), ..busy };
+            timeline.script(&boot, script("Environment"), at(20_000 + round));
+            for _ in 0..200 {
+                timeline.step(&boot, begin(ArtifactKind::Kernel, None, 20_000), at(20_000));
+            }
+        }
+        let boots = timeline.of(busy.mac, at(20_100));
+        assert!(boots.len() == BOOTS && boots.iter().all(|(boot, _)| boot.steps.len() <= STEPS));
+    }
+
+    #[test]
+    fn a_file_of_a_boot_that_began_elsewhere_is_a_boot_too() {
+        let timeline = Timeline::default();
+        let id = id(1);
+        timeline.step(&id, begin(ArtifactKind::Rootfs, Some(1), 5), at(5));
+        let boots = timeline.of(id.mac, at(6));
+        assert!(boots[0].0.script.is_none() && boots[0].0.steps.len() == 1);
+    }
+}

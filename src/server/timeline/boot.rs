@@ -1,0 +1,191 @@
+//! One boot of one machine, and what came of it. No clock: the time is told.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use strum::Display;
+
+use crate::boot::artifact::ArtifactKind;
+use crate::boot::mac::MacAddr;
+use crate::server::boot_id::BootId;
+use crate::server::metrics::CacheResult;
+
+use super::{STEPS, Script};
+
+/// A transfer of which no byte was taken for so long, in seconds, stands still.
+const STALL: i64 = 60;
+/// A machine between two files may be unpacking, or waiting for its network.
+const PATIENCE: i64 = 180;
+
+/// One boot of one machine.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// The machine.
+    pub mac: MacAddr,
+    /// Its trace.
+    pub trace: [u8; 16],
+    /// When the script was given.
+    pub begun: Timestamp,
+    /// The script; `None` if another replica gave it.
+    pub script: Option<Script>,
+    /// Files that were fetched, in their order.
+    pub steps: VecDeque<Arc<Step>>,
+    pub(super) is_settled: bool,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display)]
+pub enum End {
+    /// Every byte was sent.
+    Complete,
+    /// The machine left.
+    Left,
+    /// The bridge or upstream could not go on.
+    Broken,
+}
+
+/// What came of a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display)]
+pub enum Outcome {
+    /// It is on its way.
+    Running,
+    /// The machine has its root file system.
+    Complete,
+    /// The machine broke off, or asked anew.
+    Aborted,
+    /// Nothing moves, and nothing more was asked for.
+    Stalled,
+    /// It was sent to its own disk.
+    LocalDisk,
+    /// It got a script of which the bridge sees nothing further.
+    Script,
+}
+
+/// Which bytes of a file an answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Position of the first byte.
+    pub first: u64,
+    /// Bytes of the answer, where that is known.
+    pub length: Option<u64>,
+    /// Whether it has the last byte of the file.
+    pub is_tail: bool,
+}
+
+/// A file on its way to a machine.
+#[derive(Debug)]
+pub struct Step {
+    /// Which.
+    pub kind: ArtifactKind,
+    /// Address of the connection.
+    pub client: String,
+    /// Which bytes of it.
+    pub part: Part,
+    /// What the cache had to do with it.
+    pub cache: Option<CacheResult>,
+    /// When it began.
+    pub begun: Timestamp,
+    bytes: AtomicU64,
+    moved: AtomicI64,
+    end: OnceLock<(End, Timestamp)>,
+}
+
+impl Step {
+    /// One that begins now.
+    pub fn new(kind: ArtifactKind, client: String, part: Part, cache: Option<CacheResult>, now: Timestamp) -> Self {
+        Self {
+            kind,
+            client,
+            part,
+            cache,
+            begun: now,
+            bytes: AtomicU64::new(0),
+            moved: AtomicI64::new(now.as_second()),
+            end: OnceLock::new(),
+        }
+    }
+
+    /// Further bytes were handed to the connection.
+    pub fn sent(&self, bytes: u64, now: Timestamp) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.moved.store(now.as_second(), Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub fn end(&self, end: End, now: Timestamp) {
+        // Only the first end counts.
+        let _ = self.end.set((end, now));
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How and when it ended.
+    pub fn ended(&self) -> Option<(End, Timestamp)> {
+        self.end.get().copied()
+    }
+
+    /// The last sign of life, in seconds since 1970.
+    fn last_sign(&self) -> i64 {
+        let ended = self.end.get().map_or(i64::MIN, |(_, at)| at.as_second());
+        self.moved.load(Ordering::Relaxed).max(ended)
+    }
+}
+
+impl Boot {
+    pub(super) fn new(id: &BootId, script: Option<Script>, now: Timestamp) -> Self {
+        Self {
+            mac: id.mac,
+            trace: id.trace,
+            begun: now,
+            script,
+            steps: VecDeque::new(),
+            is_settled: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, step: Arc<Step>) {
+        if self.steps.len() == STEPS {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step);
+        // A machine that was given up goes on.
+        self.is_settled = false;
+    }
+
+    /// The last sign of life, in seconds since 1970.
+    pub fn last_sign(&self) -> i64 {
+        let steps = self.steps.iter().map(|step| step.last_sign());
+        steps.max().unwrap_or(i64::MIN).max(self.begun.as_second())
+    }
+
+    /// What came of it so far.
+    pub fn outcome(&self, now: Timestamp) -> Outcome {
+        match self.script.as_ref().map(|script| script.boots) {
+            None | Some("Environment") => {}
+            Some("LocalDisk") => return Outcome::LocalDisk,
+            Some(_) => return Outcome::Script,
+        }
+        let has_rootfs = self
+            .steps
+            .iter()
+            .any(|step| step.kind == ArtifactKind::Rootfs && step.part.is_tail && matches!(step.ended(), Some((End::Complete, _))));
+        if has_rootfs {
+            return Outcome::Complete;
+        }
+        let quiet = now.as_second() - self.last_sign();
+        let is_open = self.steps.iter().any(|step| step.ended().is_none());
+        let last_end = self.steps.back().and_then(|step| step.ended());
+        match (is_open, last_end) {
+            (true, _) if quiet <= STALL => Outcome::Running,
+            (true, _) => Outcome::Stalled,
+            (false, _) if quiet <= PATIENCE => Outcome::Running,
+            (false, Some((End::Left | End::Broken, _))) => Outcome::Aborted,
+            (false, _) => Outcome::Stalled,
+        }
+    }
+}
