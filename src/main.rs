@@ -34,8 +34,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Server(args) => {
             raise_file_limit();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let _guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
+            let guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             let result = runtime.block_on(serve(*args));
+            // The last spans may need the runtime.
+            drop(guard);
             // A thread that reads from a file system that hangs must not hold up the end.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
@@ -46,9 +48,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime.block_on(operate(args))
         }
         Command::Netboot(args) => {
-            let _guard = telemetry::start(&cli.log)?;
             raise_file_limit();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let _guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             runtime.block_on(answer_boot_network(*args))
         }
         Command::Render { files, mac, uri } => {

@@ -1,8 +1,12 @@
 //! Logs and traces: one subscriber, and an exporter where the standard `OTEL_*` variables name a collector.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{WithHttpConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::{Targets, filter_fn};
@@ -11,6 +15,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::{LogArgs, LogFormat};
+
+/// How long the end waits for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Flushes what is still to be exported when it is dropped.
 #[must_use]
@@ -78,9 +85,22 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
     }
     let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
     let builder = opentelemetry_otlp::SpanExporter::builder();
+    let authority = variable("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE").or_else(|| variable("OTEL_EXPORTER_OTLP_CERTIFICATE"));
+    let authority = authority
+        .map(|file| std::fs::read(&file).with_context(|| format!("OTEL_EXPORTER_OTLP_CERTIFICATE {file}")))
+        .transpose()?;
     let exporter = match protocol.as_deref().unwrap_or("http/protobuf") {
-        "http/protobuf" => builder.with_http().build()?,
-        "grpc" => builder.with_tonic().build()?,
+        "http/protobuf" => match authority {
+            Some(pem) => builder.with_http().with_http_client(client(pem)?).build()?,
+            None => builder.with_http().build()?,
+        },
+        "grpc" => match authority {
+            Some(pem) => {
+                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+                builder.with_tonic().with_tls_config(tls).build()?
+            }
+            None => builder.with_tonic().build()?,
+        },
         other => anyhow::bail!("OTEL_EXPORTER_OTLP_PROTOCOL {other:?}: expected http/protobuf or grpc"),
     };
     // What the variables say of the resource counts before what is said here.
@@ -97,11 +117,22 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
     ))
 }
 
+/// A client that trusts a certificate. It blocks, so it cannot be made where others wait.
+fn client(pem: Vec<u8>) -> anyhow::Result<reqwest::blocking::Client> {
+    let make = move || {
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
+        reqwest::blocking::Client::builder().tls_certs_only(certificates).build()
+    };
+    let made = std::thread::spawn(make).join();
+    let made = made.map_err(|_| anyhow::anyhow!("the client of the collector could not be made"))?;
+    made.context("OTEL_EXPORTER_OTLP_CERTIFICATE: expected certificates (PEM)")
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take() {
             // A dead collector must not hold up the end of the program.
-            let _ = provider.shutdown();
+            let _ = provider.shutdown_with_timeout(LAST_SPANS);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
-use strum::Display;
+use strum::{Display, VariantArray as _};
 
 use crate::boot::artifact::ArtifactKind;
 
@@ -64,7 +64,16 @@ fn seconds() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let family = || Family::new_with_constructor(seconds as fn() -> Histogram);
+        let boots = Family::<Labels<1>, Counter>::default();
+        let boot_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
+        // A rate of what is not there would be nothing, where none is meant.
+        for outcome in BootOutcome::VARIANTS
+            .iter()
+            .filter(|outcome| **outcome != BootOutcome::Running)
+        {
+            let labels = [("outcome", outcome.to_string())];
+            let _ = (boots.get_or_create(&labels), boot_seconds.get_or_create(&labels));
+        }
         Self {
             requests: Family::default(),
             scripts: Family::default(),
@@ -75,8 +84,8 @@ impl Default for Metrics {
             cache_fills: Family::default(),
             cache_evictions: Counter::default(),
             cache_damages: Counter::default(),
-            boots: Family::default(),
-            boot_seconds: family(),
+            boots,
+            boot_seconds,
             transfer_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             connections: Gauge::default(),
         }

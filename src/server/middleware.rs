@@ -126,6 +126,13 @@ async fn answer(next: Arc<impl Endpoint<Output = Response>>, mut request: Reques
 
 /// The same answer without its body, which still says how long the body is.
 async fn without_body(response: Response) -> Response {
+    if response
+        .content_type()
+        .is_some_and(|kind| kind.starts_with("text/event-stream"))
+    {
+        // It has no end.
+        return Response::from_parts(response.into_parts().0, Body::empty());
+    }
     let (parts, body) = response.into_parts();
     let length = body.into_bytes().await.map_or(0, |bytes| bytes.len());
     let mut response = Response::from_parts(parts, Body::empty());

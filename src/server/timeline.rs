@@ -16,8 +16,8 @@ use super::boot_id::BootId;
 
 pub use boot::{Boot, End, Outcome, Part, Step};
 
-/// Machines that are remembered. Who was seen last stays.
-const MACHINES: usize = 4096;
+/// Boots and files that are remembered in all, about 400 bytes each. Who was seen last stays.
+const ENTRIES: usize = 100_000;
 /// Boots of one machine.
 const BOOTS: usize = 8;
 /// Files of one boot; a machine that tries again and again does not grow.
@@ -41,13 +41,49 @@ pub struct Script {
 /// The last boots of each machine.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    machines: Mutex<HashMap<MacAddr, VecDeque<Boot>>>,
+    memory: Mutex<Memory>,
     changes: watch::Sender<()>,
 }
 
+#[derive(Debug, Default)]
+struct Memory {
+    machines: HashMap<MacAddr, VecDeque<Boot>>,
+    /// Boots and files of all of them.
+    entries: usize,
+}
+
+impl Memory {
+    fn add(&mut self, boot: Boot) {
+        self.entries += boot.entries();
+        let boots = self.machines.entry(boot.mac).or_default();
+        boots.push_front(boot);
+        if boots.len() > BOOTS {
+            self.entries -= boots.pop_back().map_or(0, |oldest| oldest.entries());
+        }
+        if self.entries > ENTRIES {
+            self.forget();
+        }
+    }
+
+    /// Several at once, so that a flood does not look through all of them for each. Machines that fetched nothing go first: a script costs
+    /// whoever invents addresses nothing.
+    fn forget(&mut self) {
+        let rank = |boots: &VecDeque<Boot>| boots.front().map(|boot| (!boot.steps.is_empty(), boot.last_sign()));
+        let mut ranks: Vec<_> = self.machines.iter().map(|(mac, boots)| (rank(boots), *mac)).collect();
+        ranks.sort_unstable();
+        for (_, mac) in ranks {
+            if self.entries <= ENTRIES - ENTRIES / 16 {
+                return;
+            }
+            let gone = self.machines.remove(&mac).unwrap_or_default();
+            self.entries -= gone.iter().map(Boot::entries).sum::<usize>();
+        }
+    }
+}
+
 impl Timeline {
-    fn lock(&self) -> MutexGuard<'_, HashMap<MacAddr, VecDeque<Boot>>> {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of new boots and steps, and of their ends; not of every byte.
@@ -57,25 +93,29 @@ impl Timeline {
 
     /// A machine got a script.
     pub fn script(&self, id: &BootId, script: Script, now: Timestamp) {
-        self.add(Boot::new(id, Some(script), now));
+        self.lock().add(Boot::new(id, Some(script), now));
+        self.changes.send_replace(());
     }
 
     /// A machine fetches a file, for a boot that may have begun at another replica.
     pub fn step(&self, id: &BootId, step: Step, now: Timestamp) -> Arc<Step> {
         let step = Arc::new(step);
-        let mut machines = self.lock();
-        if let Some(boot) = machines
-            .get_mut(&id.mac)
-            .and_then(|boots| boots.iter_mut().find(|boot| boot.trace == id.trace))
-        {
-            boot.add(step.clone());
-            drop(machines);
-        } else {
-            drop(machines);
-            let mut boot = Boot::new(id, None, now);
-            boot.add(step.clone());
-            self.add(boot);
+        let mut memory = self.lock();
+        let boots = memory.machines.get_mut(&id.mac);
+        match boots.and_then(|boots| boots.iter_mut().find(|boot| boot.trace == id.trace)) {
+            Some(boot) => {
+                let before = boot.entries();
+                boot.add(step.clone());
+                let more = boot.entries() - before;
+                memory.entries += more;
+            }
+            None => {
+                let mut boot = Boot::new(id, None, now);
+                boot.add(step.clone());
+                memory.add(boot);
+            }
         }
+        drop(memory);
         self.changes.send_replace(());
         step
     }
@@ -85,33 +125,20 @@ impl Timeline {
         self.changes.send_replace(());
     }
 
-    fn add(&self, boot: Boot) {
-        let mut machines = self.lock();
-        if machines.len() >= MACHINES
-            && !machines.contains_key(&boot.mac)
-            && let Some(oldest) = machines
-                .iter()
-                .min_by_key(|(_, boots)| boots.front().map(Boot::last_sign))
-                .map(|(mac, _)| *mac)
-        {
-            machines.remove(&oldest);
-        }
-        let boots = machines.entry(boot.mac).or_default();
-        boots.push_front(boot);
-        boots.truncate(BOOTS);
-        drop(machines);
-        self.changes.send_replace(());
-    }
-
     /// The boots of a machine, the last one first, each with what came of it.
     pub fn of(&self, mac: MacAddr, now: Timestamp) -> Vec<(Boot, Outcome)> {
-        self.lock().get(&mac).map(|boots| judged(boots, now)).unwrap_or_default()
+        self.lock()
+            .machines
+            .get(&mac)
+            .map(|boots| judged(boots, now))
+            .unwrap_or_default()
     }
 
     /// The last boot of each machine, the latest sign of life first.
     pub fn last(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
         let mut last: Vec<(Boot, Outcome)> = self
             .lock()
+            .machines
             .values()
             .filter_map(|boots| {
                 let boot = boots.front()?;
@@ -125,7 +152,7 @@ impl Timeline {
     /// Boots that came to an end since the last call, each once.
     pub fn settle(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
         let mut settled = Vec::new();
-        for boots in self.lock().values_mut() {
+        for boots in self.lock().machines.values_mut() {
             let judged = judged(boots, now);
             for (boot, (copy, outcome)) in boots.iter_mut().zip(judged) {
                 if outcome != Outcome::Running && !boot.is_settled {
@@ -245,24 +272,33 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_who_was_seen_last_stays() {
+    fn memory_is_bounded_and_who_fetched_something_stays() {
         let timeline = Timeline::default();
-        let first = id(0);
-        for number in 0..u32::try_from(MACHINES).expect("small") + 100 {
+        let (honest, last) = (id(0), u32::try_from(ENTRIES).expect("small") + 100);
+        timeline.script(&honest, script("Environment"), at(0));
+        timeline.step(&honest, begin(ArtifactKind::Kernel, None, 0), at(0));
+        for number in 1..=last {
             timeline.script(&id(number), script("Environment"), at(i64::from(number)));
         }
-        assert_eq!(timeline.last(at(10_000)).len(), MACHINES);
-        assert!(timeline.of(first.mac, at(10_000)).is_empty());
-        let busy = id(5000);
+        let now = at(i64::from(last));
+        let remembered = timeline.last(now).len();
+        assert!(remembered <= ENTRIES && remembered > ENTRIES * 9 / 10, "{remembered}");
+        assert!(timeline.of(id(1).mac, now).is_empty(), "the oldest went");
+        assert!(!timeline.of(honest.mac, now).is_empty() && !timeline.of(id(last).mac, now).is_empty());
+
+        let busy = id(last);
         for round in 0..20 {
             let boot = BootId { trace: random(), ..busy };
-            timeline.script(&boot, script("Environment"), at(20_000 + round));
+            timeline.script(&boot, script("Environment"), now);
             for _ in 0..200 {
-                timeline.step(&boot, begin(ArtifactKind::Kernel, None, 20_000), at(20_000));
+                timeline.step(&boot, begin(ArtifactKind::Kernel, None, round), now);
             }
         }
-        let boots = timeline.of(busy.mac, at(20_100));
+        let boots = timeline.of(busy.mac, now);
         assert!(boots.len() == BOOTS && boots.iter().all(|(boot, _)| boot.steps.len() <= STEPS));
+        let memory = timeline.lock();
+        let counted: usize = memory.machines.values().flatten().map(Boot::entries).sum();
+        assert_eq!(memory.entries, counted);
     }
 
     #[test]

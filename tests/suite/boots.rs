@@ -45,7 +45,7 @@ fn assert_booted(site: &Site, bridge: &Bridge, console: &Console) {
     let rootfs_url = url(bridge, "/boot-artifacts/rootfs/a/lab");
     for part in [
         "initrd=initrd",
-        &format!("coreos.live.rootfs_url={rootfs_url}"),
+        &format!("coreos.live.rootfs_url={rootfs_url}?b="),
         "ignition.firstboot ignition.platform.id=metal",
         "coreos.inst.persistent-kargs=\"console=tty1 console=ttyS1,115200n8\" console=ttyS0 quiet",
     ] {

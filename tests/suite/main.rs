@@ -31,6 +31,7 @@ mod install;
 mod layering;
 mod limits;
 mod netboot;
+mod observability;
 mod olm;
 mod operator;
 mod overrides;

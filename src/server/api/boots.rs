@@ -1,6 +1,8 @@
 //! The last boots of each machine, as they go.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -10,6 +12,7 @@ use poem_openapi::param::Path;
 use poem_openapi::payload::{EventStream, Json};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boot::mac::MacAddr;
 use crate::server::cache::store::hex;
@@ -25,9 +28,13 @@ const BEAT: Duration = Duration::from_millis(500);
 /// A stream without news says so, or a proxy would take it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Streams at once. A page is one of them; who needs more has a collector.
+const WATCHERS: usize = 64;
+
 /// Boots.
 pub struct BootsApi {
     context: Arc<Context>,
+    places: Arc<Semaphore>,
 }
 
 /// One boot of one machine, as far as this server has seen it.
@@ -83,7 +90,7 @@ pub struct FetchView {
 impl BootView {
     /// As of now.
     pub fn of((boot, outcome): &(Boot, Outcome), now: Timestamp) -> Self {
-        let script = boot.script.as_ref();
+        let script = boot.script.as_deref();
         Self {
             mac: boot.mac.to_string(),
             trace: hex(&boot.trace),
@@ -151,10 +158,20 @@ enum BootsResponse {
     Boots(Json<Vec<BootView>>),
 }
 
+#[derive(ApiResponse)]
+enum StreamResponse {
+    /// Boots, one an event
+    #[oai(status = 200)]
+    Events(EventStream<BoxStream<'static, BootView>>),
+}
+
 impl BootsApi {
     /// The group.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+        Self {
+            context,
+            places: Arc::new(Semaphore::new(WATCHERS)),
+        }
     }
 }
 
@@ -175,8 +192,14 @@ impl BootsApi {
     ///
     /// Server-sent events: each is a boot that changed, or from which bytes moved, at most twice a second. What runs comes first.
     #[oai(path = "/boots/stream", method = "get", operation_id = "bootsStream")]
-    async fn stream(&self) -> EventStream<BoxStream<'static, BootView>> {
-        EventStream::new(news(self.context.clone()).boxed()).keep_alive(KEEP_ALIVE)
+    async fn stream(&self) -> Result<StreamResponse, Failure> {
+        let place = self
+            .places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Trouble::TooManyWatchers)?;
+        let news = news(self.context.clone(), place).boxed();
+        Ok(StreamResponse::Events(EventStream::new(news).keep_alive(KEEP_ALIVE)))
     }
 
     /// The last boots of a machine
@@ -199,57 +222,67 @@ impl BootsApi {
 }
 
 /// Every boot that is not as it was last told. Ends when the server does, so that a page that watches holds up no end.
-fn news(context: Arc<Context>) -> impl Stream<Item = BootView> {
-    struct Told {
-        context: Arc<Context>,
-        /// By MAC address: what was told last.
-        last: std::collections::HashMap<String, BootView>,
-        waiting: std::vec::IntoIter<BootView>,
-        is_first: bool,
-    }
+fn news(context: Arc<Context>, place: OwnedSemaphorePermit) -> impl Stream<Item = BootView> {
     let told = Told {
+        changes: context.timeline.subscribe(),
         context,
-        last: std::collections::HashMap::new(),
+        last: HashMap::new(),
         waiting: Vec::new().into_iter(),
-        is_first: true,
+        is_moving: None,
+        _place: place,
     };
     futures::stream::unfold(told, |mut told| async move {
         loop {
             if let Some(view) = told.waiting.next() {
                 return Some((view, told));
             }
-            if told.context.draining.load(std::sync::atomic::Ordering::Relaxed) {
+            if told.context.draining.load(Ordering::Relaxed) {
                 return None;
             }
-            if !told.is_first {
+            if told.is_moving.is_some() {
                 tokio::time::sleep(BEAT).await;
             }
-            let now = Timestamp::now();
-            let boots = told.context.timeline.last(now);
-            // What ended before anybody watched is no news.
-            let is_told = |outcome: Outcome| !told.is_first || outcome == Outcome::Running;
-            let views: Vec<BootView> = boots
-                .iter()
-                .filter(|(_, outcome)| is_told(*outcome))
-                .map(|boot| BootView::of(boot, now))
-                .filter(|view| {
-                    told.last
-                        .get(&view.mac)
-                        .is_none_or(|last| without_time(last) != without_time(view))
-                })
-                .collect();
-            if told.is_first {
-                told.last = boots
-                    .iter()
-                    .map(|boot| BootView::of(boot, now))
-                    .map(|view| (view.mac.clone(), view))
-                    .collect();
+            // Nothing began, ended or runs: the common case of a page that somebody left open.
+            if told.is_moving != Some(false) || told.changes.has_changed().unwrap_or(true) {
+                told.look(Timestamp::now());
             }
-            told.is_first = false;
-            told.last.extend(views.iter().map(|view| (view.mac.clone(), view.clone())));
-            told.waiting = views.into_iter();
         }
     })
+}
+
+/// One who watches.
+struct Told {
+    context: Arc<Context>,
+    changes: watch::Receiver<()>,
+    /// By MAC address: what was told last.
+    last: HashMap<String, BootView>,
+    waiting: std::vec::IntoIter<BootView>,
+    /// Whether a boot ran when it was looked last.
+    is_moving: Option<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Told {
+    fn look(&mut self, now: Timestamp) {
+        self.changes.mark_unchanged();
+        let is_first = self.is_moving.is_none();
+        let boots = self.context.timeline.last(now);
+        self.is_moving = Some(boots.iter().any(|(_, outcome)| *outcome == Outcome::Running));
+        let mut waiting = Vec::new();
+        for boot in &boots {
+            let view = BootView::of(boot, now);
+            let last = self.last.insert(view.mac.clone(), view.clone());
+            let is_news = match last {
+                // What ended before anybody watched is no news.
+                None => !is_first || boot.1 == Outcome::Running,
+                Some(last) => without_time(&last) != without_time(&view),
+            };
+            if is_news {
+                waiting.push(view);
+            }
+        }
+        self.waiting = waiting.into_iter();
+    }
 }
 
 /// That time goes by is no news.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use strum::Display;
+use strum::{Display, VariantArray};
 
 use crate::boot::artifact::ArtifactKind;
 use crate::boot::mac::MacAddr;
@@ -29,7 +29,7 @@ pub struct Boot {
     /// When the script was given.
     pub begun: Timestamp,
     /// The script; `None` if another replica gave it.
-    pub script: Option<Script>,
+    pub script: Option<Arc<Script>>,
     /// Files that were fetched, in their order.
     pub steps: VecDeque<Arc<Step>>,
     pub(super) is_settled: bool,
@@ -47,7 +47,7 @@ pub enum End {
 }
 
 /// What came of a boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, VariantArray)]
 pub enum Outcome {
     /// It is on its way.
     Running,
@@ -142,7 +142,7 @@ impl Boot {
             mac: id.mac,
             trace: id.trace,
             begun: now,
-            script,
+            script: script.map(Arc::new),
             steps: VecDeque::new(),
             is_settled: false,
         }
@@ -155,6 +155,11 @@ impl Boot {
         self.steps.push_back(step);
         // A machine that was given up goes on.
         self.is_settled = false;
+    }
+
+    /// How much it takes to remember it.
+    pub(super) fn entries(&self) -> usize {
+        1 + self.steps.len()
     }
 
     /// The last sign of life, in seconds since 1970.

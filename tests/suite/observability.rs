@@ -1,0 +1,274 @@
+//! What can be seen of a boot: its files belong to its script on every replica, the timeline tells how far it is.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::bridge::{Bridge, eventually};
+use crate::support::site::Site;
+
+pub const MAC: &str = "52:54:00:cc:00:01";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A folder with a key that was made so many seconds ago.
+pub fn keys(name: &str, secret: &str, age: i64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let since = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(age);
+    std::fs::write(folder.path().join(name), format!("{since} {secret}\n")).unwrap();
+    folder
+}
+
+pub const SECRET: &str = "a key of the tests, with more than 32 characters";
+
+/// Paths of kernel, initrd and rootfs in a script, with their ids.
+pub fn files(script: &str) -> [String; 3] {
+    ["kernel", "initrd", "rootfs"].map(|kind| {
+        let at = script
+            .find(&format!("/boot-artifacts/{kind}/"))
+            .unwrap_or_else(|| panic!("{kind}: {script}"));
+        script[at..].split_whitespace().next().unwrap().to_owned()
+    })
+}
+
+async fn boots(bridge: &Bridge, mac: &str) -> Vec<Value> {
+    let answer = bridge.get(&format!("/boots/{mac}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json().as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_boot_is_one_whichever_replica_its_files_come_from() {
+    let site = Site::start().await;
+    let keys = keys("1", SECRET, 3600);
+    let folder = keys.path().to_str().unwrap();
+    let (one, two) = (
+        site.bridge(&["--boot-keys", folder]).await,
+        site.bridge(&["--boot-keys", folder]).await,
+    );
+    let [kernel, initrd, rootfs] = files(&one.script(MAC).await);
+    let begun = &boots(&one, MAC).await[0];
+    assert_eq!(begun["outcome"], "Running");
+    assert_eq!(begun["environment"], "a/lab");
+    assert_eq!(begun["reason"], "BareMetalHost a/n1 wants InfraEnv a/lab");
+    assert_eq!(two.get(&kernel).await.status, 200);
+    let initrd = one.get(&initrd).await.body.len() as u64;
+    assert_eq!(two.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
+    assert!(
+        boots(&two, MAC).await[0]["outcome"] == "Running",
+        "a HEAD is no root file system"
+    );
+    assert_eq!(two.get(&rootfs).await.status, 200);
+    eventually("both know of it", SECOND * 5, async || {
+        boots(&two, MAC).await[0]["outcome"] == "Complete"
+    })
+    .await;
+    let (first, second) = (boots(&one, MAC).await, boots(&two, MAC).await);
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_eq!(first[0]["trace"], second[0]["trace"]);
+    assert!(second[0].get("boots").is_none(), "its script came from the other: {second:?}");
+    let steps = |boot: &Value| -> Vec<(String, u64)> {
+        let steps = boot["steps"].as_array().unwrap().iter();
+        steps
+            .map(|step| (step["kind"].as_str().unwrap().to_owned(), step["bytes"].as_u64().unwrap()))
+            .collect()
+    };
+    assert_eq!(steps(&first[0]), [("initrd".to_owned(), initrd)]);
+    assert_eq!(
+        steps(&second[0]),
+        [("kernel".to_owned(), 300_000), ("rootfs".to_owned(), 3_000_000)]
+    );
+    for (bridge, line) in [(&one, "script served"), (&two, "artifact served")] {
+        let log = bridge.log();
+        let line = log.lines().find(|text| text.contains(line)).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&line["trace_id"], &line["mac"]),
+            (&first[0]["trace"], &Value::from(MAC)),
+            "{line}"
+        );
+    }
+    assert!(two.metrics().await.contains("ipxe_bridge_boots_running 0"));
+    eventually("it is counted once", SECOND * 15, async || {
+        two.metrics()
+            .await
+            .contains("ipxe_bridge_boots_total{outcome=\"Complete\"} 1\n")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn files_are_sent_with_a_wrong_id_and_without_one_but_count_for_no_boot() {
+    let site = Site::start().await;
+    let (own, other) = (
+        keys("1", SECRET, 3600),
+        keys("1", "another key of the tests, of the same length", 3600),
+    );
+    let bridge = site.bridge(&["--boot-keys", own.path().to_str().unwrap()]).await;
+    let stranger = site.bridge(&["--boot-keys", other.path().to_str().unwrap()]).await;
+    let [kernel, ..] = files(&stranger.script(MAC).await);
+    let (plain, _) = kernel.split_once('?').unwrap();
+    for address in [
+        kernel.clone(),
+        plain.to_owned(),
+        format!("{plain}?b="),
+        format!("{plain}?b=x"),
+        format!("{plain}?b={}", "A".repeat(59)),
+        format!("{plain}?b=%00%ff"),
+        format!("{plain}?x=1&b"),
+    ] {
+        let answer = bridge.get(&address).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 300_000), "{address}");
+    }
+    assert_eq!(bridge.get("/boots").await.json(), serde_json::json!([]));
+    // Beside other parameters it is found.
+    let [kernel, ..] = files(&bridge.script(MAC).await);
+    let address = kernel.replace("?b=", "?x=1&b=");
+    assert_eq!(bridge.get(&address).await.status, 200);
+    assert_eq!(boots(&bridge, MAC).await[0]["steps"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_in_a_running_server_and_bad_ones_leave_the_old() {
+    let site = Site::start().await;
+    let keys = keys("1", SECRET, 7200);
+    let folder = keys.path().to_str().unwrap();
+    let bridge = site.bridge(&["--boot-keys", folder]).await;
+    let [before, ..] = files(&bridge.script(MAC).await);
+    let write = |name: &str, text: &str| crate::support::bridge::write(&keys.path().join(name), text);
+    let number = |address: &str| address.split_once("?b=").unwrap().1[..1].to_owned();
+    let newer = (jiff::Timestamp::now() - jiff::SignedDuration::from_secs(600)).to_string();
+    write(
+        "2",
+        &format!("{newer} another key, which is newer and as long as it has to be\n"),
+    );
+    eventually("the new one signs", SECOND * 5, async || {
+        number(&files(&bridge.script(MAC).await)[0]) != number(&before)
+    })
+    .await;
+    assert_eq!(bridge.get(&before).await.status, 200);
+    let steps: usize = boots(&bridge, MAC)
+        .await
+        .iter()
+        .map(|boot| boot["steps"].as_array().unwrap().len())
+        .sum();
+    assert_eq!(steps, 1, "the old one still verifies");
+    for name in ["1", "2"] {
+        std::fs::remove_file(keys.path().join(name)).unwrap();
+    }
+    eventually("an empty folder is told of", SECOND * 5, async || {
+        bridge
+            .log()
+            .contains("the new keys of boots are not used, the old ones go on")
+    })
+    .await;
+    assert_eq!(bridge.get(&before).await.status, 200);
+    let output = crate::support::bridge::command(&["server", "--manifests", folder, "--boot-keys", folder, "--port", "0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("--boot-keys") && said.contains("holds no key"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_tells_of_a_boot_while_it_goes() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&["--connection-rate-limit", "1M"]).await;
+    assert_eq!(bridge.ask(Method::HEAD, "/boots/stream", &[]).await.status, 200);
+    let response = bridge.send(Method::GET, "/boots/stream", &[]).await;
+    assert!(
+        response.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/event-stream")
+    );
+    let mut events = response.bytes_stream();
+    let [_, _, rootfs] = files(&bridge.script(MAC).await);
+    let machine = bridge.send(Method::GET, &rootfs, &[]);
+    let fetched = async { machine.await.bytes().await.unwrap().len() };
+    let told = async {
+        let (mut seen, mut text) = (Vec::new(), String::new());
+        while let Some(piece) = events.next().await {
+            text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
+                    seen.push(serde_json::from_str::<Value>(data).unwrap());
+                }
+                text = rest.to_owned();
+            }
+            if seen.last().is_some_and(|boot| boot["outcome"] == "Complete") {
+                break;
+            }
+        }
+        seen
+    };
+    let (length, seen) = tokio::time::timeout(SECOND * 30, async { tokio::join!(fetched, told) })
+        .await
+        .unwrap();
+    assert_eq!(length, 3_000_000);
+    let bytes: Vec<u64> = seen
+        .iter()
+        .map(|boot| boot["steps"][0]["bytes"].as_u64().unwrap_or_default())
+        .collect();
+    assert!(
+        bytes.len() > 3 && bytes.is_sorted() && bytes.last() == Some(&3_000_000),
+        "{bytes:?}"
+    );
+    assert!(
+        seen.iter()
+            .all(|boot| boot["mac"] == MAC && boot["steps"][0]["length"].as_u64().is_none_or(|all| all == 3_000_000))
+    );
+}
+
+#[tokio::test]
+async fn watchers_are_limited_and_hold_up_no_end() {
+    let site = Site::start().await;
+    let mut bridge = site.bridge(&[]).await;
+    let mut watchers = Vec::new();
+    for _ in 0..64 {
+        watchers.push(bridge.send(Method::GET, "/boots/stream", &[]).await);
+    }
+    assert!(watchers.iter().all(|watcher| watcher.status() == 200));
+    let refused = bridge.get("/boots/stream").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.problem().as_str()),
+        (503, "too-many-watchers")
+    );
+    watchers.pop();
+    eventually("a place is free again", SECOND * 10, async || {
+        bridge.send(Method::GET, "/boots/stream", &[]).await.status() == 200
+    })
+    .await;
+    bridge.terminate();
+    assert!(bridge.ended(SECOND * 5).await.success());
+}
+
+#[tokio::test]
+async fn a_machine_that_boots_its_disk_and_one_that_nobody_knows_are_told_apart() {
+    let site = Site::start().await;
+    site.agent("a", "one", MAC, "installed", "Done");
+    let bridge = site.bridge(&["--local-disk", "Exit"]).await;
+    bridge.script(MAC).await;
+    let boot = &boots(&bridge, "5254.00cc.0001").await[0];
+    assert_eq!(
+        (&boot["outcome"], &boot["rule"]),
+        (&Value::from("LocalDisk"), &Value::from("BootPolicy"))
+    );
+    site.remove("env-a-lab.yaml");
+    let bridge = site.bridge(&["--unknown-hosts", "Shell"]).await;
+    bridge.script("52:54:00:ff:00:01").await;
+    let boot = &boots(&bridge, "52:54:00:ff:00:01").await[0];
+    assert_eq!(
+        (&boot["outcome"], &boot["boots"]),
+        (&Value::from("Script"), &Value::from("Shell"))
+    );
+    // What was only asked for is no boot.
+    bridge.ask(Method::HEAD, "/ipxe-mac-boot/52:54:00:ff:00:02", &[]).await;
+    bridge.get("/explain/52:54:00:ff:00:02").await;
+    assert!(boots(&bridge, "52:54:00:ff:00:02").await.is_empty());
+    assert_eq!(bridge.get("/boots/nonsense").await.problem(), "bad-mac-address");
+}
