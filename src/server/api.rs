@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod page;
 pub mod problem;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -27,7 +28,7 @@ use crate::boot::policy::Policy;
 use super::boot_counts::BootCounts;
 use super::boot_id::Keys;
 use super::context::{Context, Pacing, Settings};
-use super::middleware;
+use super::middleware::{self, Observer};
 use super::script_cache::ScriptCache;
 use super::timeline::Timeline;
 use super::upstream::Upstream;
@@ -91,6 +92,16 @@ pub fn spec() -> anyhow::Result<String> {
     Ok(service(&Arc::new(context)).spec())
 }
 
+/// The path of each operation, as the document has it: the framework itself forgets the names of parameters.
+fn routes(document: &str) -> HashMap<String, String> {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let operations = paths.flat_map(|(path, methods)| methods.as_object().into_iter().flatten().map(move |(_, of)| (of, path)));
+    operations
+        .filter_map(|(of, path)| Some((of["operationId"].as_str()?.to_owned(), path.clone())))
+        .collect()
+}
+
 /// The application as the listener needs it.
 pub type App = Arc<dyn DynEndpoint<Output = Response>>;
 
@@ -99,7 +110,10 @@ pub fn endpoint(context: Arc<Context>) -> App {
     let service = service(&context);
     let document = service.spec_endpoint();
     let swagger = service.swagger_ui();
-    let observer = context.clone();
+    let observer = Arc::new(Observer {
+        context,
+        routes: routes(&service.spec()),
+    });
     let routes = Route::new()
         .at("/openapi.json", document)
         .nest("/swagger", swagger)

@@ -279,7 +279,7 @@ impl Cache {
         }
         let is_whole = held.progress() == Progress::Complete;
         if !is_whole && let Some(request) = trace::context(&tracing::Span::current()) {
-            held.fill.add_link(request);
+            held.fill().add_link(request);
         }
         let content = Content {
             part,

@@ -1,11 +1,11 @@
 //! Around every request: a span, a count, HEAD for every GET, headers that protect a browser.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use opentelemetry::trace::TraceContextExt as _;
-use poem::PathPattern;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 use poem_openapi::OperationId;
 use tracing::Instrument as _;
@@ -16,8 +16,22 @@ use super::context::Context;
 use super::trace;
 use super::trouble::{MAX_TARGET, Trouble};
 
+/// What it takes to tell of a request.
+#[derive(Debug)]
+pub struct Observer {
+    /// What counts it.
+    pub context: Arc<Context>,
+    /// Path of each operation.
+    pub routes: HashMap<String, String>,
+}
+
 /// Answers a request and tells of it.
-pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, mut request: Request, context: Arc<Context>) -> Result<Response> {
+pub async fn observe(
+    next: Arc<impl Endpoint<Output = Response>>,
+    mut request: Request,
+    observer: Arc<Observer>,
+) -> Result<Response> {
+    let Observer { context, routes } = &*observer;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let peer = client(&request);
@@ -32,7 +46,7 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, mut request: R
         client.address = peer,
         operation = tracing::field::Empty,
     );
-    let boot = boot_of(&request, &context);
+    let boot = boot_of(&request, context);
     trace::adopt(&span, boot.as_ref(), request.headers());
     if let Some(boot) = boot {
         request.set_data(boot);
@@ -44,10 +58,10 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, mut request: R
     let operation = response.data::<OperationId>().map_or("other", |operation| operation.0);
     span.record("operation", operation);
     span.record("http.response.status_code", status);
-    if let Some(route) = response.data::<PathPattern>() {
-        span.record("http.route", &*route.0);
+    if let Some(route) = routes.get(operation) {
+        span.record("http.route", route);
         // What a span is called can only be said once its route is known.
-        span.context().span().update_name(format!("{method} {}", route.0));
+        span.context().span().update_name(format!("{method} {route}"));
     }
     if status >= 500 {
         span.record("otel.status_code", "ERROR");

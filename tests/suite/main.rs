@@ -38,6 +38,7 @@ mod overrides;
 mod release;
 mod scripts;
 mod telemetry;
+mod traces;
 mod transfers;
 mod trouble;
 mod upstream;

@@ -5,6 +5,7 @@
 #   tests/tools/install.sh netboot         DHCP servers of others (dhcpd, Kea), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
 #   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
 #   tests/tools/install.sh bench           matchbox; nginx and wrk from packages (Debian); what cannot be had is left out, loudly
+#   tests/tools/install.sh collector       an OpenTelemetry Collector
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #   tests/tools/install.sh image           buildah, from packages (Debian)
 #
@@ -40,7 +41,7 @@ build() {
     [ ! -e "$out/$program" ] || continue
     command -v go >/dev/null || die "Go is needed to build $program: install it, or for the control plane set KUBEBUILDER_ASSETS"
     mkdir -p "$out"
-    say "building $program (the control plane takes about 10 minutes on two cores, the programs around OLM 5, once) ..."
+    say "building $program (the control plane takes about 10 minutes on two cores, the programs around OLM 5, the collector 3, once) ..."
     (cd "$here/$module" && CGO_ENABLED=0 go build -mod=readonly -trimpath -tags containers_image_openpgp -ldflags "$flags" -o "$out/$program.part" "$package") >&2
     mv "$out/$program.part" "$out/$program"
   done
@@ -110,6 +111,17 @@ olm() {
     ./verify kustomize=sigs.k8s.io/kustomize/kustomize/v5
   build scorecard "$out" "-s -w" github.com/operator-framework/operator-sdk/images/scorecard-test
   [ -e "$out/complete" ] || definitions "$out/crds"
+  touch "$out/complete"
+  echo "$out"
+}
+
+collector() {
+  local key out
+  key=$(cat "$here/collector/"* | sha256sum | cut -c1-12)
+  out="$cache/collector-$key"
+  lock collector
+  unfinished "$out"
+  build collector "$out" "-s -w" collector=.
   touch "$out/complete"
   echo "$out"
 }
@@ -275,8 +287,9 @@ case "${1:-}" in
   netboot) netboot ;;
   control-plane) control_plane ;;
   olm) olm ;;
+  collector) collector ;;
   boot) boot ;;
   image) image ;;
   bench) bench ;;
-  *) say "usage: $0 control-plane|olm|boot|netboot|image|bench"; exit 2 ;;
+  *) say "usage: $0 control-plane|olm|collector|boot|netboot|image|bench"; exit 2 ;;
 esac

@@ -33,8 +33,9 @@ pub enum Outcome {
 
 /// Takes an artifact from upstream to its file.
 pub async fn run(held: Arc<Held>, transfer: Transfer, store: Arc<Store>) -> Outcome {
-    let span = held.fill.clone();
-    let outcome = fetch(held, transfer, store).instrument(span.clone()).await;
+    let span = held.fill();
+    let outcome = fetch(held.clone(), transfer, store).instrument(span.clone()).await;
+    held.filled();
     let word = match &outcome {
         Outcome::Complete => "complete",
         Outcome::NotKept(_) => "not kept",

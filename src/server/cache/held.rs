@@ -119,8 +119,8 @@ pub struct Held {
     pub since: Instant,
     /// Requests that it answered.
     pub hits: AtomicU64,
-    /// The trace of its fill, which serves many boots: linked with theirs.
-    pub fill: tracing::Span,
+    /// The trace of its fill, which serves many boots: linked with theirs. A span ends when nobody has it any more.
+    fill: Mutex<tracing::Span>,
     facts: Mutex<Facts>,
     file: Arc<File>,
     stem: PathBuf,
@@ -233,7 +233,7 @@ impl Held {
             kind,
             since: Instant::now(),
             hits: AtomicU64::new(0),
-            fill,
+            fill: Mutex::new(fill),
             facts: Mutex::new(facts),
             file: Arc::new(file),
             stem,
@@ -272,6 +272,16 @@ impl Held {
     /// The bytes.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// The span of its fill, until that is over.
+    pub fn fill(&self) -> tracing::Span {
+        lock(&self.fill).clone()
+    }
+
+    /// Its fill is over.
+    pub fn filled(&self) {
+        *lock(&self.fill) = tracing::Span::none();
     }
 
     /// What is known of it, as of now.

@@ -51,10 +51,7 @@ impl Reader {
 
     /// The span that fills the file, until it is whole.
     pub fn fill(&self) -> Option<SpanContext> {
-        match self.held.progress() {
-            Progress::Filling(_) => trace::context(&self.held.fill),
-            _ => None,
-        }
+        trace::context(&self.held.fill())
     }
 
     /// The next piece of at most so many bytes; `None` at the end. With a queue of parts the piece may be a stand-in.
