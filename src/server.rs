@@ -141,7 +141,15 @@ impl Server {
             None => None,
         };
         let boot_keys = match &args.boot_keys {
-            Some(folder) => boot_id::Keys::read(folder).map_err(|why| anyhow::anyhow!("--boot-keys: {why}"))?,
+            Some(folder) if !folder.is_dir() => anyhow::bail!("--boot-keys: {} is no folder", folder.display()),
+            // Machines boot without: only what they do is not joined with what other replicas saw.
+            Some(folder) => boot_id::Keys::read(folder).unwrap_or_else(|why| {
+                tracing::warn!(
+                    why,
+                    "ids of boots are signed with a key of this process alone until there is one"
+                );
+                boot_id::Keys::random()
+            }),
             None => boot_id::Keys::random(),
         };
         let context = Arc::new(Context {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::KeyValue;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{Status, TracerProvider as _};
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{WithHttpConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor};
 use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -111,10 +112,44 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
     };
     Ok(Some(
         SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_span_processor(News(BatchSpanProcessor::builder(exporter).build()))
             .with_resource(resource.build())
             .build(),
     ))
+}
+
+/// Leaves out the reconciliations that found everything as it is to be: once a minute for each bridge.
+#[derive(Debug)]
+struct News(BatchSpanProcessor);
+
+impl SpanProcessor for News {
+    fn on_start(&self, span: &mut Span, context: &opentelemetry::Context) {
+        self.0.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let is_news = !span.name.starts_with("reconcile ")
+            || matches!(span.status, Status::Error { .. })
+            || span
+                .attributes
+                .iter()
+                .any(|attribute| attribute.key.as_str() == "ipxe_bridge.changed");
+        if is_news {
+            self.0.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.0.set_resource(resource);
+    }
 }
 
 /// A client that trusts a certificate. It blocks, so it cannot be made where others wait.

@@ -98,7 +98,7 @@ fn metadata(plan: &Plan, name: String) -> ObjectMeta {
 }
 
 /// The same with annotations; none are not written.
-fn annotated(plan: &Plan, name: String, annotations: std::collections::BTreeMap<String, String>) -> ObjectMeta {
+pub(super) fn annotated(plan: &Plan, name: String, annotations: std::collections::BTreeMap<String, String>) -> ObjectMeta {
     ObjectMeta {
         annotations: (!annotations.is_empty()).then_some(annotations),
         ..metadata(plan, name)

@@ -85,7 +85,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// If there is no file with a key. What is in a file is never repeated.
+    /// If the folder cannot be read, or there is no file with a key. What is in a file is never repeated.
     pub fn read(folder: &Path) -> Result<Self, String> {
         let shown = folder.display();
         let entries = fs::read_dir(folder).map_err(|error| format!("{shown} cannot be read: {error}"))?;

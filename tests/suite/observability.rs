@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::bridge::{Bridge, eventually};
+use crate::support::bridge::{Bridge, command, eventually};
 use crate::support::site::Site;
 
 pub const MAC: &str = "52:54:00:cc:00:01";
@@ -164,12 +164,25 @@ async fn keys_are_exchanged_in_a_running_server_and_bad_ones_leave_the_old() {
     })
     .await;
     assert_eq!(bridge.get(&before).await.status, 200);
-    let output = crate::support::bridge::command(&["server", "--manifests", folder, "--boot-keys", folder, "--port", "0"])
+    let empty = site.bridge(&["--boot-keys", folder]).await;
+    assert_eq!(empty.get(&files(&empty.script(MAC).await)[0]).await.status, 200);
+    assert!(empty.log().contains("holds no key"));
+    write(
+        "1",
+        &format!("{newer} another key, which is newer and as long as it has to be\n"),
+    );
+    eventually("the first one is taken up", SECOND * 5, async || {
+        let [kernel, ..] = files(&empty.script(MAC).await);
+        bridge.get(&kernel).await;
+        boots(&bridge, MAC).await[0]["steps"].as_array().unwrap().len() == 1
+    })
+    .await;
+    let nowhere = command(&["server", "--manifests", folder, "--boot-keys", "/nowhere", "--port", "0"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&nowhere.stderr);
     assert!(
-        !output.status.success() && said.contains("--boot-keys") && said.contains("holds no key"),
+        !nowhere.status.success() && said.contains("--boot-keys: /nowhere is no folder"),
         "{said}"
     );
 }
