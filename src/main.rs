@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use ipxe_bridge::cache_folder;
 use ipxe_bridge::cli::{CacheAction, Cli, Command, NetbootArgs, OperatorArgs, ServerArgs};
+use ipxe_bridge::explain;
 use ipxe_bridge::migrate;
 use ipxe_bridge::netboot::{self, Netboot};
 use ipxe_bridge::offline;
@@ -57,6 +58,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let now = jiff::Timestamp::now().as_second();
             print(&offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now))
         }
+        Command::Explain(args) => print(&explain::explain(&args, jiff::Timestamp::now().as_second())?),
         Command::Lint { files, json } => lint(&files, json),
         Command::Cache { action, cache_dir } => look_into_cache(&action, &cache_dir),
         Command::ConvertHostFiles { directory, namespace } => convert_host_files(&directory, &namespace),

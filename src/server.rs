@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod api;
 pub mod boot_counts;
+pub mod boot_events;
 pub mod boot_id;
 pub mod cache;
 pub mod contents;
@@ -15,6 +16,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod middleware;
 pub mod pace;
+pub mod peers;
 pub mod script_cache;
 pub mod sendfile;
 pub mod snapshot;
@@ -46,6 +48,7 @@ use crate::boot::policy::Policy;
 use crate::cli::ServerArgs;
 
 use boot_counts::BootCounts;
+use boot_events::Notes;
 use cache::{Cache, prefetch};
 use context::{Context, Pacing, Settings};
 use listener::{Limits, Tls};
@@ -156,6 +159,7 @@ impl Server {
             boot_counts,
             boot_keys: Arc::new(ArcSwap::from_pointee(boot_keys)),
             timeline: Timeline::default(),
+            process: peers::process(),
             cache,
             pacing: Pacing {
                 total: args.rate_limit.map(|rate| Arc::new(Pace::new(rate))),
@@ -305,13 +309,19 @@ fn start_background(
     let spawn = |task: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(end.clone().run_until_cancelled_owned(task));
     };
+    let mut notes = None;
     if let Some(Cluster { client, reports, claims }) = cluster {
+        if args.boot_events {
+            let (told, queue) = Notes::new();
+            notes = Some(told);
+            spawn(Box::pin(boot_events::follow(client.clone(), queue)));
+        }
         let reads = watch::Reads {
             namespaces: &args.namespaces,
             namespace_selector: args.namespace_selector.as_deref(),
             environment_selector: args.environment_selector.as_deref(),
         };
-        watch::start(&client, &reads, sources, &spawn);
+        watch::start(&client, &reads, (sources, &context.metrics), &spawn);
         let snapshot = context.snapshot.clone();
         spawn(Box::pin(contents::follow(client.clone(), snapshot.clone(), sources.clone())));
         let metrics = context.metrics.clone();
@@ -339,7 +349,10 @@ fn start_background(
     if let Some(folder) = args.boot_keys.clone() {
         spawn(Box::pin(boot_id::follow(folder, period, context.boot_keys.clone())));
     }
-    spawn(Box::pin(count_boots(context.clone())));
+    if !args.peers.is_empty() {
+        spawn(Box::pin(peers::follow(args.peers.clone(), context.clone())));
+    }
+    spawn(Box::pin(count_boots(context.clone(), notes)));
     if let Some(cache) = &context.cache {
         spawn(Box::pin(cache.clone().follow()));
         if args.prefetch {
@@ -351,13 +364,17 @@ fn start_background(
     last_words
 }
 
-/// Counts boots when they come to an end.
-async fn count_boots(context: Arc<Context>) {
+/// Counts boots when they come to an end, and tells of them.
+async fn count_boots(context: Arc<Context>, mut notes: Option<Notes>) {
     loop {
         tokio::time::sleep(SETTLE_PERIOD).await;
         let now = jiff::Timestamp::now();
         for (boot, outcome) in context.timeline.settle(now) {
-            context.metrics.boot(outcome, boot.last_sign() - boot.begun.as_second());
+            let seconds = boot.last_sign() - boot.begun.as_second();
+            context.metrics.boot(outcome, seconds, boot.is_sampled.then_some(boot.trace));
+            if let (Some(notes), Ok(published)) = (&mut notes, context.snapshot.ready()) {
+                notes.tell(&published.inventory, &boot, outcome, now);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Logs and traces: one subscriber, and an exporter where the standard `OTEL_*` variables name a collector.
 
+mod floods;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,12 +12,13 @@ use opentelemetry_otlp::{WithHttpConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor};
-use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::{LogArgs, LogFormat};
+use floods::Floods;
 
 /// How long the end waits for the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
@@ -39,10 +42,13 @@ pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
         LogFormat::Text => format.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
         LogFormat::Json => format.json().flatten_event(true).with_current_span(false).boxed(),
     };
+    let floods = Floods::default();
     // Spans are for traces: a log line carries its own fields and reads well alone. What is logged does not decide what is traced.
-    let format = format
-        .with_filter(filter_fn(|metadata| metadata.is_event()))
-        .with_filter(levels(&args.log_level)?);
+    let format = format.with_filter(
+        levels(&args.log_level)?
+            .and(filter_fn(|metadata| metadata.is_event()))
+            .and(floods.clone()),
+    );
     let provider = exporter().context("the trace exporter could not be set up")?;
     let traces = provider.as_ref().map(|provider| {
         let own = Targets::new().with_target("ipxe_bridge", tracing::Level::INFO);
@@ -53,6 +59,7 @@ pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
             .with_filter(own)
     });
     tracing_subscriber::registry().with(format).with(traces).init();
+    floods.report();
     Ok(Guard(provider))
 }
 

@@ -105,6 +105,10 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
         flag("uri", uri);
     }
     flag("boot-keys", BOOT_KEYS_FOLDER);
+    flag(
+        "peers",
+        &format!("{}.{}.svc:{METRICS_PORT}", name::peers(&plan.bridge), plan.namespace),
+    );
     flag("loop-timing", &spec.loop_timing);
     flag("unknown-hosts", &spec.unknown_hosts.to_string());
     flag("boot-policy", &spec.boot_policy.to_string());
@@ -168,6 +172,9 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
     let mut flag = |name: &str, value: &str| list.push(format!("--{name}={value}"));
     if spec.host_config.is_some() {
         flag("host-files", HOST_FILES_FOLDER);
+    }
+    if spec.telemetry.boot_events.is_on() {
+        list.push("--boot-events".to_owned());
     }
     if spec.access.script_proxy.is_on() {
         list.push("--script-proxy".to_owned());

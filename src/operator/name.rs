@@ -44,6 +44,11 @@ pub fn metrics(bridge: &str) -> String {
     format!("{}-metrics", object(bridge))
 }
 
+/// The Service without an address of its own, by whose name the pods find each other.
+pub fn peers(bridge: &str) -> String {
+    format!("{}-peers", object(bridge))
+}
+
 /// The Secret that cert-manager or OpenShift puts a certificate into.
 pub fn tls_secret(bridge: &str) -> String {
     format!("{}-tls", object(bridge))

@@ -84,6 +84,7 @@ pub fn spec() -> anyhow::Result<String> {
         },
         cache: None,
         timeline: Timeline::default(),
+        process: String::new(),
         boot_keys: Arc::new(ArcSwap::from_pointee(Keys::random())),
         pacing: Pacing::default(),
         draining: AtomicBool::new(false),

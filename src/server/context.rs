@@ -44,6 +44,8 @@ pub struct Context {
     pub settings: Settings,
     /// The last boots of each machine.
     pub timeline: Timeline,
+    /// Name of this process among other replicas.
+    pub process: String,
     /// What signs the ids of boots in addresses.
     pub boot_keys: Arc<ArcSwap<Keys>>,
     /// Kernel and rootfs on disk, if there is a folder for them.

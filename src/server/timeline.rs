@@ -1,13 +1,16 @@
-//! The last boots of each machine: the script, the files that were fetched for it, and what came of it. Of this server only.
+//! The last boots of each machine: the script, the files that were fetched for it, and what came of it. With what other replicas tell.
 //!
 //! Invariants: bounded, whatever asks; a file counts for a machine only if its address holds a signed id.
 
 mod boot;
+mod told;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::boot::mac::MacAddr;
@@ -15,6 +18,7 @@ use crate::boot::mac::MacAddr;
 use super::boot_id::BootId;
 
 pub use boot::{Boot, End, Outcome, Part, Step};
+pub use told::Told;
 
 /// Boots and files that are remembered in all, about 400 bytes each. Who was seen last stays.
 const ENTRIES: usize = 100_000;
@@ -24,10 +28,10 @@ const BOOTS: usize = 8;
 const STEPS: usize = 48;
 
 /// What a script was and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     /// What boots: `Environment`, `LocalDisk`, …
-    pub boots: &'static str,
+    pub boots: Cow<'static, str>,
     /// The environment, if one boots.
     pub environment: Option<String>,
     /// The rule that decided.
@@ -56,7 +60,9 @@ impl Memory {
     fn add(&mut self, boot: Boot) {
         self.entries += boot.entries();
         let boots = self.machines.entry(boot.mac).or_default();
-        boots.push_front(boot);
+        // The last one first; what another replica tells may have happened before.
+        let place = boots.iter().take_while(|other| other.begun > boot.begun).count();
+        boots.insert(place, boot);
         if boots.len() > BOOTS {
             self.entries -= boots.pop_back().map_or(0, |oldest| oldest.entries());
         }
@@ -120,6 +126,38 @@ impl Timeline {
         step
     }
 
+    /// Everything that was seen here itself, of boots of which something moved since then.
+    pub fn tell(&self, since: i64) -> Vec<Told> {
+        let memory = self.lock();
+        let boots = memory.machines.values().flatten();
+        boots.filter(|boot| boot.last_sign() >= since).filter_map(Told::of).collect()
+    }
+
+    /// Another server tells what it saw.
+    pub fn hear(&self, process: &str, told: Vec<Told>) {
+        let mut is_news = false;
+        for told in told {
+            let Some(new) = told.boot() else { continue };
+            let (mac, trace) = (new.mac, new.trace);
+            let mut memory = self.lock();
+            let known = |boot: &Boot| boot.trace == trace;
+            if !memory.machines.get(&mac).is_some_and(|boots| boots.iter().any(known)) {
+                memory.add(new);
+            }
+            let boots = memory.machines.get_mut(&mac);
+            let Some(boot) = boots.and_then(|boots| boots.iter_mut().find(|boot| known(boot))) else {
+                continue;
+            };
+            let before = boot.entries();
+            is_news |= boot.hear(process, &told);
+            let after = boot.entries();
+            memory.entries = memory.entries + after - before;
+        }
+        if is_news {
+            self.changes.send_replace(());
+        }
+    }
+
     /// A step ended.
     pub fn ended(&self) {
         self.changes.send_replace(());
@@ -149,13 +187,13 @@ impl Timeline {
         last
     }
 
-    /// Boots that came to an end since the last call, each once.
+    /// Boots that came to an end since the last call, each once, and only by the server that gave the script.
     pub fn settle(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
         let mut settled = Vec::new();
         for boots in self.lock().machines.values_mut() {
             let judged = judged(boots, now);
             for (boot, (copy, outcome)) in boots.iter_mut().zip(judged) {
-                if outcome != Outcome::Running && !boot.is_settled {
+                if outcome != Outcome::Running && boot.is_own && !boot.is_settled {
                     boot.is_settled = true;
                     settled.push((copy, outcome));
                 }
@@ -212,7 +250,7 @@ mod tests {
 
     fn script(boots: &'static str) -> Script {
         Script {
-            boots,
+            boots: boots.into(),
             environment: Some("lab/discovery".to_owned()),
             rule: "BareMetalHost".to_owned(),
             reason: "it wants it".to_owned(),
@@ -299,6 +337,49 @@ mod tests {
         let memory = timeline.lock();
         let counted: usize = memory.machines.values().flatten().map(Boot::entries).sum();
         assert_eq!(memory.entries, counted);
+    }
+
+    #[test]
+    fn two_servers_that_tell_each_other_know_the_whole_boot_and_count_it_once() {
+        let (one, two) = (Timeline::default(), Timeline::default());
+        let id = id(1);
+        one.script(&id, script("Environment"), at(100));
+        let kernel = one.step(&id, begin(ArtifactKind::Kernel, Some(10), 101), at(101));
+        kernel.end(End::Complete, at(102));
+        let rootfs = two.step(&id, begin(ArtifactKind::Rootfs, Some(100), 110), at(110));
+        rootfs.sent(60, at(111));
+        let exchange = || {
+            one.hear("two", two.tell(0));
+            two.hear("one", one.tell(0));
+        };
+        exchange();
+        for timeline in [&one, &two] {
+            let boots = timeline.of(id.mac, at(112));
+            let [(boot, Outcome::Running)] = &boots[..] else {
+                panic!("one boot that runs: {boots:?}")
+            };
+            let steps: Vec<_> = boot.steps.iter().map(|step| (step.kind, step.bytes())).collect();
+            assert_eq!(steps, [(ArtifactKind::Kernel, 0), (ArtifactKind::Rootfs, 60)]);
+            assert_eq!(boot.script.as_ref().map(|script| script.rule.as_str()), Some("BareMetalHost"));
+            assert_eq!(boot.begun, at(100));
+        }
+        rootfs.sent(40, at(120));
+        rootfs.end(End::Complete, at(120));
+        exchange();
+        exchange();
+        for timeline in [&one, &two] {
+            assert_eq!(outcome(timeline, &id, 400), Outcome::Complete);
+            assert_eq!(timeline.of(id.mac, at(400))[0].0.steps.len(), 2, "nothing is told twice");
+        }
+        assert_eq!((one.settle(at(400)).len(), two.settle(at(400)).len()), (1, 0));
+        assert!(one.tell(121).is_empty(), "what is old is not told again");
+        for timeline in [&one, &two] {
+            let memory = timeline.lock();
+            assert_eq!(
+                memory.entries,
+                memory.machines.values().flatten().map(Boot::entries).sum::<usize>()
+            );
+        }
     }
 
     #[test]

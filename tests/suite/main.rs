@@ -23,6 +23,7 @@ mod cluster;
 mod decision;
 mod deploy;
 mod docs;
+mod explain;
 mod files;
 mod generated;
 mod http;

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::bridge::{Bridge, command, eventually};
+use crate::support::free_port;
 use crate::support::site::Site;
 
 pub const MAC: &str = "52:54:00:cc:00:01";
@@ -43,10 +44,10 @@ async fn a_boot_is_one_whichever_replica_its_files_come_from() {
     let site = Site::start().await;
     let keys = keys("1", SECRET, 3600);
     let folder = keys.path().to_str().unwrap();
-    let (one, two) = (
-        site.bridge(&["--boot-keys", folder]).await,
-        site.bridge(&["--boot-keys", folder]).await,
-    );
+    let ports = [free_port(), free_port()].map(|port| port.to_string());
+    let peers = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
+    let arguments = |port: usize| ["--boot-keys", folder, "--peers", &peers, "--metrics-port", &ports[port]];
+    let (one, two) = (site.bridge(&arguments(0)).await, site.bridge(&arguments(1)).await);
     let [kernel, initrd, rootfs] = files(&one.script(MAC).await);
     let begun = &boots(&one, MAC).await[0];
     assert_eq!(begun["outcome"], "Running");
@@ -64,20 +65,22 @@ async fn a_boot_is_one_whichever_replica_its_files_come_from() {
         boots(&two, MAC).await[0]["outcome"] == "Complete"
     })
     .await;
-    let (first, second) = (boots(&one, MAC).await, boots(&two, MAC).await);
-    assert_eq!((first.len(), second.len()), (1, 1));
-    assert_eq!(first[0]["trace"], second[0]["trace"]);
-    assert!(second[0].get("boots").is_none(), "its script came from the other: {second:?}");
     let steps = |boot: &Value| -> Vec<(String, u64)> {
         let steps = boot["steps"].as_array().unwrap().iter();
         steps
             .map(|step| (step["kind"].as_str().unwrap().to_owned(), step["bytes"].as_u64().unwrap()))
             .collect()
     };
-    assert_eq!(steps(&first[0]), [("initrd".to_owned(), initrd)]);
+    let all = [("kernel", 300_000), ("initrd", initrd), ("rootfs", 3_000_000)].map(|(kind, bytes)| (kind.to_owned(), bytes));
+    eventually("each knows all of it", SECOND * 10, async || {
+        let (first, second) = (boots(&one, MAC).await, boots(&two, MAC).await);
+        first == second && first.len() == 1 && steps(&first[0]) == all
+    })
+    .await;
+    let first = boots(&one, MAC).await;
     assert_eq!(
-        steps(&second[0]),
-        [("kernel".to_owned(), 300_000), ("rootfs".to_owned(), 3_000_000)]
+        (&first[0]["outcome"], &first[0]["environment"]),
+        (&Value::from("Complete"), &Value::from("a/lab"))
     );
     for (bridge, line) in [(&one, "script served"), (&two, "artifact served")] {
         let log = bridge.log();
@@ -89,13 +92,15 @@ async fn a_boot_is_one_whichever_replica_its_files_come_from() {
             "{line}"
         );
     }
-    assert!(two.metrics().await.contains("ipxe_bridge_boots_running 0"));
-    eventually("it is counted once", SECOND * 15, async || {
-        two.metrics()
-            .await
-            .contains("ipxe_bridge_boots_total{outcome=\"Complete\"} 1\n")
+    let complete = "ipxe_bridge_boots_total{outcome=\"Complete\"}";
+    eventually("it is counted by one", SECOND * 15, async || {
+        one.metrics().await.contains(&format!("{complete} 1\n"))
     })
     .await;
+    assert!(two.metrics().await.contains(&format!("{complete} 0\n")));
+    // One that starts later learns what the others remember.
+    let late = site.bridge(&["--peers", &peers]).await;
+    eventually("it was told", SECOND * 10, async || boots(&late, MAC).await == first).await;
 }
 
 #[tokio::test]
@@ -284,4 +289,73 @@ async fn a_machine_that_boots_its_disk_and_one_that_nobody_knows_are_told_apart(
     bridge.get("/explain/52:54:00:ff:00:02").await;
     assert!(boots(&bridge, "52:54:00:ff:00:02").await.is_empty());
     assert_eq!(bridge.get("/boots/nonsense").await.problem(), "bad-mac-address");
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_is_no_flood_of_the_log_and_hides_no_other_machine() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&["--log-level", "info"]).await;
+    for _ in 0..500 {
+        bridge.script(MAC).await;
+        bridge.get("/ipxe-mac-boot/52:54:00:cc:00:02").await;
+    }
+    bridge.script("52:54:00:cc:00:09").await;
+    eventually("it is said how much was left out", SECOND * 15, async || {
+        bridge.log().contains("lines were left out of the log")
+    })
+    .await;
+    let log = bridge.log();
+    let about = |mac: &str| {
+        log.lines()
+            .filter(|line| line.contains("script served") && line.contains(mac))
+            .count()
+    };
+    assert!((30..60).contains(&about(MAC)), "{}", about(MAC));
+    assert_eq!(about("52:54:00:cc:00:09"), 1);
+    let left_out = log.lines().find(|line| line.contains("lines were left out")).unwrap();
+    let left_out: Value = serde_json::from_str(left_out).unwrap();
+    assert!(left_out["lines"].as_u64().unwrap() > 400, "{left_out}");
+}
+
+#[tokio::test]
+async fn durations_have_traces_as_examples_and_older_clients_get_the_older_form() {
+    let site = Site::start().await;
+    let folder = site.path().to_str().unwrap();
+    let collector = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")];
+    let bridge = Bridge::start_with(&["--manifests", folder], &collector).await;
+    bridge.wait_ready().await;
+    let [kernel, ..] = files(&bridge.script(MAC).await);
+    assert_eq!(bridge.get(&kernel).await.status, 200);
+    let trace = boots(&bridge, MAC).await[0]["trace"].as_str().unwrap().to_owned();
+    let example = format!(" # {{trace_id=\"{trace}\"}} ");
+    eventually("the transfer is counted", SECOND * 5, async || {
+        bridge.metrics().await.contains(&example)
+    })
+    .await;
+    let line = bridge.metrics().await;
+    let line = line.lines().find(|line| line.contains(&example)).unwrap();
+    assert!(line.starts_with("ipxe_bridge_transfer_duration_seconds_bucket{"), "{line}");
+
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |accept: &str| {
+        let request = client.get(format!("{}/metrics", bridge.metrics_url)).header("accept", accept);
+        let answer = request.send().await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (kind, answer.text().await.unwrap())
+    };
+    let (kind, text) = ask("text/plain;version=0.0.4").await;
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    assert!(
+        text.contains("# TYPE ipxe_bridge_scripts_total counter\n") && text.contains("\nipxe_bridge_scripts_total{"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("# EOF") && !text.contains("# UNIT") && !text.contains(" # {"),
+        "{text}"
+    );
+    let (kind, text) = ask("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1").await;
+    assert!(
+        kind.starts_with("application/openmetrics-text") && text.ends_with("# EOF\n"),
+        "{kind}"
+    );
 }

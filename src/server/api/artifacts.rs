@@ -177,7 +177,7 @@ impl ArtifactsApi {
         };
         let (answer, result) = opened.map_err(|error| {
             tracing::warn!(artifact = %kind, environment = %environment.name, %error, "artifact not served");
-            self.context.metrics.transfer(kind, Outcome::Refused, 0);
+            self.context.metrics.transfer(kind, Outcome::Refused, None, 0);
             Trouble::Upstream(error)
         })?;
         if let Some(result) = result {

@@ -151,7 +151,7 @@ impl BootApi {
                         _ => None,
                     };
                     let script = Script {
-                        boots: answer.boots,
+                        boots: answer.boots.into(),
                         environment,
                         rule: rule.clone(),
                         reason: why.to_owned(),

@@ -96,7 +96,7 @@ impl BootView {
             trace: hex(&boot.trace),
             begun: boot.begun.to_string(),
             outcome: outcome.to_string(),
-            boots: script.map(|script| script.boots.to_owned()),
+            boots: script.map(|script| script.boots.clone().into_owned()),
             environment: script.and_then(|script| script.environment.clone()),
             rule: script.map(|script| script.rule.clone()),
             reason: script.map(|script| script.reason.clone()),

@@ -5,19 +5,23 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use strum::{Display, VariantArray};
+use strum::{Display, EnumString, VariantArray};
 
 use crate::boot::artifact::ArtifactKind;
 use crate::boot::mac::MacAddr;
 use crate::server::boot_id::BootId;
+use crate::server::cache::store::hex;
 use crate::server::metrics::CacheResult;
 
-use super::{STEPS, Script};
+use super::{STEPS, Script, Told};
 
 /// A transfer of which no byte was taken for so long, in seconds, stands still.
 const STALL: i64 = 60;
 /// A machine between two files may be unpacking, or waiting for its network.
 const PATIENCE: i64 = 180;
+
+/// Numbers of steps.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// One boot of one machine.
 #[derive(Debug, Clone)]
@@ -26,17 +30,21 @@ pub struct Boot {
     pub mac: MacAddr,
     /// Its trace.
     pub trace: [u8; 16],
+    /// Whether the trace is collected.
+    pub is_sampled: bool,
     /// When the script was given.
     pub begun: Timestamp,
     /// The script; `None` if another replica gave it.
     pub script: Option<Arc<Script>>,
     /// Files that were fetched, in their order.
     pub steps: VecDeque<Arc<Step>>,
+    /// Whether this server gave the script.
+    pub is_own: bool,
     pub(super) is_settled: bool,
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString)]
 pub enum End {
     /// Every byte was sent.
     Complete,
@@ -77,6 +85,10 @@ pub struct Part {
 /// A file on its way to a machine.
 #[derive(Debug)]
 pub struct Step {
+    /// The server that tells of it; `None` if it is this one.
+    pub origin: Option<String>,
+    /// Its number among those of the server.
+    pub number: u64,
     /// Which.
     pub kind: ArtifactKind,
     /// Address of the connection.
@@ -96,6 +108,8 @@ impl Step {
     /// One that begins now.
     pub fn new(kind: ArtifactKind, client: String, part: Part, cache: Option<CacheResult>, now: Timestamp) -> Self {
         Self {
+            origin: None,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             kind,
             client,
             part,
@@ -104,6 +118,15 @@ impl Step {
             bytes: AtomicU64::new(0),
             moved: AtomicI64::new(now.as_second()),
             end: OnceLock::new(),
+        }
+    }
+
+    /// The same, as another server tells of it.
+    pub(super) fn of(self, process: &str, number: u64) -> Self {
+        Self {
+            origin: Some(process.to_owned()),
+            number,
+            ..self
         }
     }
 
@@ -130,7 +153,7 @@ impl Step {
     }
 
     /// The last sign of life, in seconds since 1970.
-    fn last_sign(&self) -> i64 {
+    pub(super) fn last_sign(&self) -> i64 {
         let ended = self.end.get().map_or(i64::MIN, |(_, at)| at.as_second());
         self.moved.load(Ordering::Relaxed).max(ended)
     }
@@ -141,20 +164,67 @@ impl Boot {
         Self {
             mac: id.mac,
             trace: id.trace,
+            is_sampled: id.is_sampled,
             begun: now,
+            is_own: script.is_some(),
             script: script.map(Arc::new),
             steps: VecDeque::new(),
             is_settled: false,
         }
     }
 
+    /// One that another server tells of.
+    pub(super) fn heard(mac: MacAddr, trace: [u8; 16], is_sampled: bool, begun: Timestamp) -> Self {
+        Self {
+            mac,
+            trace,
+            is_sampled,
+            begun,
+            script: None,
+            steps: VecDeque::new(),
+            is_own: false,
+            is_settled: false,
+        }
+    }
+
+    /// Takes what another server tells; whether any of it is new.
+    pub(super) fn hear(&mut self, process: &str, told: &Told) -> bool {
+        let mut is_news = false;
+        if let Some(script) = told.script().filter(|_| self.script.is_none()) {
+            self.script = Some(Arc::new(script.clone()));
+            self.begun = told.begun();
+            is_news = true;
+        }
+        for step in told.steps(process) {
+            let is_same = |known: &&mut Arc<Step>| known.origin == step.origin && known.number == step.number;
+            match self.steps.iter_mut().find(is_same) {
+                Some(known) if (known.bytes(), known.ended()) == (step.bytes(), step.ended()) => {}
+                Some(known) => {
+                    *known = Arc::new(step);
+                    is_news = true;
+                }
+                None => {
+                    self.add(Arc::new(step));
+                    is_news = true;
+                }
+            }
+        }
+        is_news
+    }
+
     pub(super) fn add(&mut self, step: Arc<Step>) {
         if self.steps.len() == STEPS {
             self.steps.pop_front();
         }
-        self.steps.push_back(step);
+        let place = self.steps.iter().take_while(|other| other.begun <= step.begun).count();
+        self.steps.insert(place, step);
         // A machine that was given up goes on.
         self.is_settled = false;
+    }
+
+    /// Its trace as text.
+    pub fn trace_text(&self) -> String {
+        hex(&self.trace)
     }
 
     /// How much it takes to remember it.
@@ -170,7 +240,7 @@ impl Boot {
 
     /// What came of it so far.
     pub fn outcome(&self, now: Timestamp) -> Outcome {
-        match self.script.as_ref().map(|script| script.boots) {
+        match self.script.as_ref().map(|script| &*script.boots) {
             None | Some("Environment") => {}
             Some("LocalDisk") => return Outcome::LocalDisk,
             Some(_) => return Outcome::Script,

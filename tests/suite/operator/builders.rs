@@ -92,7 +92,7 @@ pub fn everything() -> Value {
                     "tolerations": [{"operator": "Exists"}], "answer": "All", "dryRun": true, "proxyDhcp": "Port4011",
                     "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}},
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
-        "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25,
+        "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25, "bootEvents": "Enabled",
                       "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}}},
         "networkPolicy": {"mode": "Enabled"},
         "podDisruptionBudget": {"mode": "Enabled", "maxUnavailable": 2}
@@ -245,6 +245,11 @@ fn settings_of_the_server() -> Vec<(Value, Read, &'static str)> {
             "true",
         ),
         (
+            json!({"telemetry": {"bootEvents": "Enabled"}}),
+            |s| s.boot_events.to_string(),
+            "true",
+        ),
+        (
             json!({"tls": {"secretName": "own"}}),
             |s| {
                 format!(
@@ -275,6 +280,7 @@ fn every_setting_reaches_the_server() {
         plain.boot_keys.as_deref().and_then(std::path::Path::to_str),
         Some("/etc/ipxe-bridge/boot-keys")
     );
+    assert_eq!(plain.peers, ["main-ipxe-bridge-peers.ipxe-bridge-system.svc:9877"]);
     // What the program answers without any spec is what the schema says.
     assert_eq!(plain.unknown_hosts.to_string(), "Shell");
     assert_eq!(

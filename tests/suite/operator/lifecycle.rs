@@ -51,6 +51,7 @@ async fn a_spec_becomes_objects_and_a_changed_one_changes_them() {
     ];
     let mut expected = all.map(|kind| format!("{kind} life-ipxe-bridge")).to_vec();
     expected.push("Secret life-ipxe-bridge-boot-keys".to_owned());
+    expected.push("Service life-ipxe-bridge-peers".to_owned());
     expected.sort();
     assert_eq!(children(plane, "life"), expected);
     let deployment = plane.object("deployment", NAMESPACE, "life-ipxe-bridge");

@@ -151,8 +151,9 @@ impl Drop for TransferLog {
             tracing::info!(artifact, %environment, client, "headers served");
             return;
         }
-        self.context.metrics.transfer(self.kind, outcome, self.sent);
-        self.context.metrics.transfer_took(self.kind, self.cache, seconds);
+        let trace = self.boot.as_ref().filter(|(id, _)| id.is_sampled).map(|(id, _)| id.trace);
+        self.context.metrics.transfer(self.kind, outcome, self.cache, self.sent);
+        self.context.metrics.transfer_took(self.kind, self.cache, seconds, trace);
         self.span.record("ipxe_bridge.bytes", self.sent);
         self.span.record("ipxe_bridge.outcome", outcome.to_string());
         if let Some(failure) = &self.failure {
