@@ -2,6 +2,7 @@
 //!
 //! The only door for configuration: code further in receives these structs.
 
+mod explain;
 mod netboot;
 mod server;
 mod value;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::boot::artifact::PublicUrl;
 use crate::boot::mac::MacAddr;
 
+pub use explain::{ExplainArgs, Output};
 pub use netboot::{Answer, NetbootArgs, ProxyDhcp, Quirk, Tftp};
 pub use server::ServerArgs;
 use value::duration;
@@ -53,6 +55,8 @@ pub enum Command {
         #[arg(long, env = "IPXE_BRIDGE_URI", default_value = "http://127.0.0.1:9876")]
         uri: PublicUrl,
     },
+    /// Say why a machine boots what it boots: each rule, the objects, the script; asked of a running bridge, or decided from files
+    Explain(ExplainArgs),
     /// Check files: objects, scripts, conflicts; fails if anything is wrong
     Lint {
         /// Files and folders of YAML; - is standard input

@@ -19,6 +19,7 @@ pub mod boot;
 pub mod cache_folder;
 pub mod cli;
 pub mod crd;
+pub mod explain;
 pub mod migrate;
 pub mod netboot;
 pub mod offline;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use ipxe_bridge::cache_folder;
 use ipxe_bridge::cli::{CacheAction, Cli, Command, NetbootArgs, OperatorArgs, ServerArgs};
+use ipxe_bridge::explain;
 use ipxe_bridge::migrate;
 use ipxe_bridge::netboot::{self, Netboot};
 use ipxe_bridge::offline;
@@ -40,32 +41,35 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
     match cli.command {
         Command::Server(args) => {
-            let _guard = telemetry::start(&cli.log)?;
             raise_file_limit();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
                 .build()?;
+            let guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             let result = runtime.block_on(serve(*args));
+            // The last spans may need the runtime.
+            drop(guard);
             // A thread that reads from a file system that hangs must not hold up the end.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
         }
         Command::Operator(args) => {
-            let _guard = telemetry::start(&cli.log)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let _guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             runtime.block_on(operate(args))
         }
         Command::Netboot(args) => {
-            let _guard = telemetry::start(&cli.log)?;
             raise_file_limit();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let _guard = runtime.block_on(async { telemetry::start(&cli.log) })?;
             runtime.block_on(answer_boot_network(*args))
         }
         Command::Render { files, mac, uri } => {
             let now = jiff::Timestamp::now().as_second();
             print(&offline::render(&offline::Files::read(&files)?.inventory, mac, &uri, now))
         }
+        Command::Explain(args) => print(&explain::explain(&args, jiff::Timestamp::now().as_second())?),
         Command::Lint { files, json } => lint(&files, json),
         Command::Cache { action, cache_dir } => look_into_cache(&action, &cache_dir),
         Command::ConvertHostFiles { directory, namespace } => convert_host_files(&directory, &namespace),

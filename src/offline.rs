@@ -141,7 +141,7 @@ fn outcome(decision: &Decision, bridge: &PublicUrl) -> String {
             environment.name, decision.arguments
         ),
         Boot::NotYet(awaited) => format!("# waits: {awaited}\n"),
-        _ => match render::own_script(decision, LocalDisk::default(), bridge) {
+        _ => match render::own_script(decision, LocalDisk::default(), (bridge, None)) {
             Some(script) => script,
             None => "# boots nothing from the network\n".to_owned(),
         },

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod apply;
 pub mod arguments;
+pub mod boot_keys;
 pub mod build;
 pub mod children;
 pub mod context;
@@ -20,6 +21,7 @@ pub mod reason;
 pub mod reconcile;
 pub mod reference;
 pub mod report;
+pub mod trace;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 pub mod answer;
 pub mod api;
 pub mod boot_counts;
+pub mod boot_events;
+pub mod boot_id;
 pub mod cache;
 pub mod contents;
 pub mod context;
@@ -14,12 +16,15 @@ pub mod manifests;
 pub mod metrics;
 pub mod middleware;
 pub mod pace;
+pub mod peers;
 pub mod script_cache;
 pub mod sendfile;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
+pub mod timeline;
 pub mod tls;
+pub mod trace;
 pub mod transfer;
 pub mod trouble;
 pub mod upstream;
@@ -33,6 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -42,6 +48,7 @@ use crate::boot::policy::Policy;
 use crate::cli::ServerArgs;
 
 use boot_counts::BootCounts;
+use boot_events::Notes;
 use cache::{Cache, prefetch};
 use context::{Context, Pacing, Settings};
 use listener::{Limits, Tls};
@@ -51,10 +58,13 @@ use script_cache::ScriptCache;
 use snapshot::Snapshot;
 use sources::{Sources, Terms};
 use status::{Claim, Reports};
+use timeline::Timeline;
 use upstream::Upstream;
 
 /// How long the end waits for the last statuses.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How often it is looked which boots came to an end.
+const SETTLE_PERIOD: Duration = Duration::from_secs(5);
 /// Longest path of a script below the bridge's address.
 const SCRIPT_PATH: usize = "/ipxe-mac-boot/52-54-00-cc-00-01".len();
 /// The `file` field of BOOTP holds 128 bytes, the last of which is 0 (RFC 951).
@@ -133,8 +143,23 @@ impl Server {
             }
             None => None,
         };
+        let boot_keys = match &args.boot_keys {
+            Some(folder) if !folder.is_dir() => anyhow::bail!("--boot-keys: {} is no folder", folder.display()),
+            // Machines boot without: only what they do is not joined with what other replicas saw.
+            Some(folder) => boot_id::Keys::read(folder).unwrap_or_else(|why| {
+                tracing::warn!(
+                    why,
+                    "ids of boots are signed with a key of this process alone until there is one"
+                );
+                boot_id::Keys::random()
+            }),
+            None => boot_id::Keys::random(),
+        };
         let context = Arc::new(Context {
             boot_counts,
+            boot_keys: Arc::new(ArcSwap::from_pointee(boot_keys)),
+            timeline: Timeline::default(),
+            process: peers::process(),
             cache,
             pacing: Pacing {
                 total: args.rate_limit.map(|rate| Arc::new(Pace::new(rate))),
@@ -284,13 +309,19 @@ fn start_background(
     let spawn = |task: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(end.clone().run_until_cancelled_owned(task));
     };
+    let mut notes = None;
     if let Some(Cluster { client, reports, claims }) = cluster {
+        if args.boot_events {
+            let (told, queue) = Notes::new();
+            notes = Some(told);
+            spawn(Box::pin(boot_events::follow(client.clone(), queue)));
+        }
         let reads = watch::Reads {
             namespaces: &args.namespaces,
             namespace_selector: args.namespace_selector.as_deref(),
             environment_selector: args.environment_selector.as_deref(),
         };
-        watch::start(&client, &reads, sources, &spawn);
+        watch::start(&client, &reads, (sources, &context.metrics), &spawn);
         let snapshot = context.snapshot.clone();
         spawn(Box::pin(contents::follow(client.clone(), snapshot.clone(), sources.clone())));
         let metrics = context.metrics.clone();
@@ -315,6 +346,13 @@ fn start_background(
             context.upstream.clone(),
         )));
     }
+    if let Some(folder) = args.boot_keys.clone() {
+        spawn(Box::pin(boot_id::follow(folder, period, context.boot_keys.clone())));
+    }
+    if !args.peers.is_empty() {
+        spawn(Box::pin(peers::follow(args.peers.clone(), context.clone())));
+    }
+    spawn(Box::pin(count_boots(context.clone(), notes)));
     if let Some(cache) = &context.cache {
         spawn(Box::pin(cache.clone().follow()));
         if args.prefetch {
@@ -324,6 +362,21 @@ fn start_background(
     let (snapshot, sources) = (context.snapshot.clone(), sources.clone());
     spawn(Box::pin(async move { sources.publish_to(&snapshot).await }));
     last_words
+}
+
+/// Counts boots when they come to an end, and tells of them.
+async fn count_boots(context: Arc<Context>, mut notes: Option<Notes>) {
+    loop {
+        tokio::time::sleep(SETTLE_PERIOD).await;
+        let now = jiff::Timestamp::now();
+        for (boot, outcome) in context.timeline.settle(now) {
+            let seconds = boot.last_sign() - boot.begun.as_second();
+            context.metrics.boot(outcome, seconds, boot.is_sampled.then_some(boot.trace));
+            if let (Some(notes), Ok(published)) = (&mut notes, context.snapshot.ready()) {
+                notes.tell(&published.inventory, &boot, outcome, now);
+            }
+        }
+    }
 }
 
 async fn follow_upstream_ca(files: Vec<std::path::PathBuf>, period: Duration, upstream: Arc<Upstream>) {

@@ -1,37 +1,40 @@
 //! Logs and traces: one subscriber, and an exporter where the standard `OTEL_*` variables name a collector.
 
+mod floods;
+
+use std::time::Duration;
+
 use anyhow::Context as _;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Status, TracerProvider as _};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{WithHttpConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_subscriber::filter::filter_fn;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor};
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::{LogArgs, LogFormat};
+use floods::Floods;
+
+/// How long the end waits for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Flushes what is still to be exported when it is dropped.
 #[must_use]
 #[derive(Debug)]
 pub struct Guard(Option<SdkTracerProvider>);
 
-/// Starts logging to standard error, and exporting traces over OTLP/HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` or
-/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set (OpenTelemetry specification, "OTLP Exporter Configuration").
+/// Starts logging to standard error, and exporting traces where `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set
+/// (OpenTelemetry specification, "OTLP Exporter Configuration"), over HTTP or gRPC. To be called within the runtime that gRPC is to use.
+///
+/// # Errors
+///
+/// If the level of the log or a variable of the exporter cannot be understood.
 pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
-    // A level alone is the program's own: libraries would add addresses of the cluster and of upstream to every line, and what the
-    // client of the cluster calls errors is reported by the watches already.
-    let directives = match args.log_level.parse::<tracing::Level>() {
-        Ok(level) => format!("warn,kube_client=off,ipxe_bridge={level}"),
-        // A single word that is no level would be taken for the name of a module.
-        Err(_) if !args.log_level.contains(['=', ',']) => {
-            anyhow::bail!("--log-level {:?}: expected error, warn, info, debug or trace", args.log_level)
-        }
-        Err(_) => args.log_level.clone(),
-    };
-    let filter = EnvFilter::builder()
-        .parse(directives)
-        .with_context(|| format!("--log-level {:?}: expected error, warn, info, debug or trace", args.log_level))?;
     let format = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
@@ -39,36 +42,139 @@ pub fn start(args: &LogArgs) -> anyhow::Result<Guard> {
         LogFormat::Text => format.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
         LogFormat::Json => format.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    // Spans are for traces: a log line carries its own fields and reads well alone.
-    let format = format.with_filter(filter_fn(|metadata| metadata.is_event()));
+    let floods = Floods::default();
+    // Spans are for traces: a log line carries its own fields and reads well alone. What is logged does not decide what is traced.
+    let format = format.with_filter(
+        levels(&args.log_level)?
+            .and(filter_fn(|metadata| metadata.is_event()))
+            .and(floods.clone()),
+    );
     let provider = exporter().context("the trace exporter could not be set up")?;
-    let traces = provider
-        .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("ipxe-bridge")));
-    tracing_subscriber::registry().with(filter).with(format).with(traces).init();
+    let traces = provider.as_ref().map(|provider| {
+        let own = Targets::new().with_target("ipxe_bridge", tracing::Level::INFO);
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("ipxe-bridge"))
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(own)
+    });
+    tracing_subscriber::registry().with(format).with(traces).init();
+    floods.report();
     Ok(Guard(provider))
 }
 
+fn levels(text: &str) -> anyhow::Result<EnvFilter> {
+    // A level alone is the program's own: libraries would add addresses of the cluster and of upstream to every line, and what the
+    // client of the cluster calls errors is reported by the watches already.
+    let directives = match text.parse::<tracing::Level>() {
+        Ok(level) => format!("warn,kube_client=off,ipxe_bridge={level}"),
+        // A single word that is no level would be taken for the name of a module.
+        Err(_) if !text.contains(['=', ',']) => {
+            anyhow::bail!("--log-level {text:?}: expected error, warn, info, debug or trace")
+        }
+        Err(_) => text.to_owned(),
+    };
+    EnvFilter::builder()
+        .parse(directives)
+        .with_context(|| format!("--log-level {text:?}: expected error, warn, info, debug or trace"))
+}
+
+/// A variable that is set, and not to nothing.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if !is_set("OTEL_EXPORTER_OTLP_ENDPOINT") && !is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+    let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+    let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    if is_off || endpoint.is_none() {
         return Ok(None);
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
-    let resource = Resource::builder().with_service_name(env!("CARGO_PKG_NAME")).build();
+    let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
+    let builder = opentelemetry_otlp::SpanExporter::builder();
+    let authority = variable("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE").or_else(|| variable("OTEL_EXPORTER_OTLP_CERTIFICATE"));
+    let authority = authority
+        .map(|file| std::fs::read(&file).with_context(|| format!("OTEL_EXPORTER_OTLP_CERTIFICATE {file}")))
+        .transpose()?;
+    let exporter = match protocol.as_deref().unwrap_or("http/protobuf") {
+        "http/protobuf" => match authority {
+            Some(pem) => builder.with_http().with_http_client(client(pem)?).build()?,
+            None => builder.with_http().build()?,
+        },
+        "grpc" => match authority {
+            Some(pem) => {
+                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+                builder.with_tonic().with_tls_config(tls).build()?
+            }
+            None => builder.with_tonic().build()?,
+        },
+        other => anyhow::bail!("OTEL_EXPORTER_OTLP_PROTOCOL {other:?}: expected http/protobuf or grpc"),
+    };
+    // What the variables say of the resource counts before what is said here.
+    let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let resource = match variable("OTEL_SERVICE_NAME") {
+        Some(_) => resource,
+        None => resource.with_service_name(env!("CARGO_PKG_NAME")),
+    };
     Ok(Some(
         SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
-            .with_resource(resource)
+            .with_span_processor(News(BatchSpanProcessor::builder(exporter).build()))
+            .with_resource(resource.build())
             .build(),
     ))
+}
+
+/// Leaves out the reconciliations that found everything as it is to be: once a minute for each bridge.
+#[derive(Debug)]
+struct News(BatchSpanProcessor);
+
+impl SpanProcessor for News {
+    fn on_start(&self, span: &mut Span, context: &opentelemetry::Context) {
+        self.0.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let is_news = !span.name.starts_with("reconcile ")
+            || matches!(span.status, Status::Error { .. })
+            || span
+                .attributes
+                .iter()
+                .any(|attribute| attribute.key.as_str() == "ipxe_bridge.changed");
+        if is_news {
+            self.0.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.0.set_resource(resource);
+    }
+}
+
+/// A client that trusts a certificate. It blocks, so it cannot be made where others wait.
+fn client(pem: Vec<u8>) -> anyhow::Result<reqwest::blocking::Client> {
+    let make = move || {
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
+        reqwest::blocking::Client::builder().tls_certs_only(certificates).build()
+    };
+    let made = std::thread::spawn(make).join();
+    let made = made.map_err(|_| anyhow::anyhow!("the client of the collector could not be made"))?;
+    made.context("OTEL_EXPORTER_OTLP_CERTIFICATE: expected certificates (PEM)")
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take() {
             // A dead collector must not hold up the end of the program.
-            let _ = provider.shutdown();
+            let _ = provider.shutdown_with_timeout(LAST_SPANS);
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub cache: Option<&'static str>,
     /// Certificate and key, and the port for TLS.
     pub tls: Option<(PathBuf, PathBuf, SocketAddr)>,
+    /// Where spans go, and the share of boots that are traced.
+    pub traces: Option<(SocketAddr, &'static str)>,
 }
 
 impl Bridge {
@@ -51,6 +53,11 @@ impl Bridge {
         if let Some((certificate, key, address)) = &options.tls {
             command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
             command.args(["--tls-port", &address.port().to_string()]);
+        }
+        if let Some((collector, share)) = options.traces {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
+            command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+            command.env("OTEL_TRACES_SAMPLER_ARG", share);
         }
         let mut program = Program::start("ipxe-bridge", &mut command, &folder.join("log"))?;
         let ready = until("the bridge is ready", &mut program, async || {

@@ -5,6 +5,7 @@ pub mod cold;
 pub mod inventory;
 pub mod machines;
 pub mod scripts;
+pub mod tracing;
 pub mod warm;
 
 use crate::row::Row;
@@ -15,6 +16,7 @@ pub fn all() -> Vec<Row> {
         warm::rows(),
         cold::rows(),
         scripts::rows(),
+        tracing::rows(),
         vec![inventory::row(), machines::row(), bystander::row()],
     ];
     groups.into_iter().flatten().collect()

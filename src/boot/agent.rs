@@ -12,6 +12,8 @@ use super::name::ObjectName;
 pub struct Agent {
     /// Namespace and name; the name is the host's UUID.
     pub name: ObjectName,
+    /// The UID that the cluster gave it; empty outside of one.
+    pub uid: String,
     /// When it was made, in seconds since 1970: of two Agents with one MAC the newer counts.
     pub created: i64,
     /// Every network card that the machine reported.

@@ -182,13 +182,14 @@ pub struct PublicUrlError {
 }
 
 impl PublicUrl {
-    /// The address of an artifact of an environment.
-    pub fn artifact(&self, kind: ArtifactKind, environment: &ObjectName) -> String {
-        format!(
-            "{self}/boot-artifacts/{kind}/{}/{}",
-            environment.namespace(),
-            environment.name()
-        )
+    /// The address of an artifact of an environment, for a boot if it has an id.
+    pub fn artifact(&self, kind: ArtifactKind, environment: &ObjectName, boot: Option<&str>) -> String {
+        let (namespace, name) = (environment.namespace(), environment.name());
+        let address = format!("{self}/boot-artifacts/{kind}/{namespace}/{name}");
+        match boot {
+            Some(boot) => format!("{address}?b={boot}"),
+            None => address,
+        }
     }
 }
 
@@ -286,7 +287,7 @@ mod tests {
         let prefixed: PublicUrl = "https://h/bridge/".parse().expect("valid");
         let lab = ObjectName::new("a", "lab").expect("valid");
         assert_eq!(
-            prefixed.artifact(ArtifactKind::Initrd, &lab),
+            prefixed.artifact(ArtifactKind::Initrd, &lab, None),
             "https://h/bridge/boot-artifacts/initrd/a/lab"
         );
         for bad in [

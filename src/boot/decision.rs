@@ -66,6 +66,23 @@ pub enum Boot {
     Stop(String),
 }
 
+impl Boot {
+    /// The word for it in the API, in logs and traces.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Environment(..) => "Environment",
+            Self::File(_) => "File",
+            Self::Script(_) | Self::Template(_) => "Script",
+            Self::Chain(_) => "Chain",
+            Self::LocalDisk(_) => "LocalDisk",
+            Self::Shell => "Shell",
+            Self::Nothing => "Nothing",
+            Self::NotYet(_) => "NotYet",
+            Self::Stop(_) => "Stop",
+        }
+    }
+}
+
 /// A script with variables, and what is known of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filled {

@@ -10,6 +10,8 @@ use super::selector::Labels;
 pub struct Environment {
     /// Namespace and name.
     pub name: ObjectName,
+    /// The UID that the cluster gave it; empty outside of one.
+    pub uid: String,
     /// Creation time in seconds since 1970; older objects win conflicts.
     pub created: i64,
     /// Whether it serves machines that nothing else names.
@@ -60,6 +62,8 @@ impl ArtifactUrls {
 pub struct Host {
     /// Namespace and name.
     pub name: ObjectName,
+    /// The UID that the cluster gave it; empty outside of one.
+    pub uid: String,
     /// Creation time in seconds since 1970; older objects win conflicts.
     pub created: i64,
     /// The network card it boots from.

@@ -14,6 +14,8 @@ use super::selector::Selector;
 pub struct HostOverride {
     /// Namespace and name.
     pub name: ObjectName,
+    /// The UID that the cluster gave it; empty outside of one.
+    pub uid: String,
     /// The generation of its spec; 0 where nothing counts them.
     pub generation: i64,
     /// Creation time in seconds since 1970; older objects win conflicts where a winner is wanted.

@@ -90,6 +90,11 @@ impl ArgumentEdits {
         self.remove.is_empty() && self.replace.is_empty() && self.append.is_empty()
     }
 
+    /// Whether an argument of a command line is there because of these changes.
+    pub fn gives(&self, argument: &str) -> bool {
+        self.append.iter().any(|appended| appended == argument) || self.replace.iter().any(|(_, with)| with == argument)
+    }
+
     /// The command line after the changes. What is not changed stays to the byte, blanks included. Of an argument that is there
     /// several times every one is replaced where it stands.
     pub fn apply(&self, line: &str) -> String {
@@ -129,6 +134,13 @@ fn is_named(argument: &str, named: &str) -> bool {
         true => argument == named,
         false => key(argument) == named,
     }
+}
+
+/// The arguments of a command line.
+pub fn arguments(line: &str) -> impl Iterator<Item = &str> {
+    split(line)
+        .map(|(_, argument)| argument)
+        .filter(|argument| !argument.is_empty())
 }
 
 /// The arguments of a command line, each with the blanks before it. Double quotes hold blanks together, as the kernel reads them

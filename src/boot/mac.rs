@@ -29,6 +29,12 @@ pub enum MacError {
 }
 
 impl MacAddr {
+    /// An address of six bytes; `None` if it cannot be a machine's own.
+    pub fn from_octets(octets: [u8; 6]) -> Option<Self> {
+        let mac = Self(octets);
+        mac.not_unicast().is_none().then_some(mac)
+    }
+
     /// The six bytes in transmission order.
     pub fn octets(self) -> [u8; 6] {
         self.0

@@ -1,5 +1,6 @@
 //! Which of several overrides for one machine counts, and what becomes of the others.
 
+use std::fmt;
 use std::sync::Arc;
 
 use strum::{Display, EnumString, VariantNames};
@@ -32,6 +33,18 @@ pub enum Fate {
     Tied(Vec<ObjectName>),
     /// This one comes before it.
     Behind(ObjectName),
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Counts => f.write_str("counts"),
+            Self::Expired => f.write_str("has expired"),
+            Self::UsedUp => f.write_str("was booted as often as its bootLimit says"),
+            Self::Tied(_) => f.write_str("has the same priority as another, so none counts"),
+            Self::Behind(first) => write!(f, "comes after {first}"),
+        }
+    }
 }
 
 /// The fate of each override for a machine at this second since 1970. They must come in order: highest priority first, then the

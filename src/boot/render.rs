@@ -34,12 +34,13 @@ pub fn console_text(text: &str) -> String {
 }
 
 /// The script of a decision that needs nothing from upstream; `None` where the answer is a 404 or an environment's script.
-pub fn own_script(decision: &Decision, local_disk: LocalDisk, bridge: &PublicUrl) -> Option<String> {
+pub fn own_script(decision: &Decision, local_disk: LocalDisk, (bridge, boot): (&PublicUrl, Option<&str>)) -> Option<String> {
     match &decision.boot {
         Boot::Template(filled) => {
             let values = Values {
                 mac: decision.mac,
                 bridge,
+                boot,
                 host: filled.host.as_ref(),
                 environment: filled.environment.as_ref(),
             };
@@ -99,7 +100,7 @@ pub fn environment_script(
     machine: Option<MacAddr>,
     origin: &str,
     environment: &ObjectName,
-    bridge: &PublicUrl,
+    (bridge, boot): (&PublicUrl, Option<&str>),
     arguments: &[&ArgumentEdits],
 ) -> Result<String, ScriptError> {
     let who = machine.map_or_else(|| "this machine".to_owned(), |mac| mac.to_string());
@@ -121,7 +122,7 @@ pub fn environment_script(
         ))
     );
     upstream.rewrite(&Rewrite {
-        url: &|kind| bridge.artifact(kind, environment),
+        url: &|kind| bridge.artifact(kind, environment, boot),
         arguments: &|line| arguments.iter().fold(line.to_owned(), |line, edits| edits.apply(&line)),
         prologue: &prologue,
         on_failure: Some("ipxe_bridge_failed"),

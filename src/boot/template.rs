@@ -79,6 +79,8 @@ pub struct Values<'a> {
     pub mac: MacAddr,
     /// The bridge's address.
     pub bridge: &'a PublicUrl,
+    /// The id of the boot, for the addresses of files.
+    pub boot: Option<&'a str>,
     /// The machine's BareMetalHost.
     pub host: Option<&'a ObjectName>,
     /// The environment that it would boot.
@@ -161,7 +163,7 @@ impl Values<'_> {
     fn of(&self, variable: Variable) -> Result<String, String> {
         let host = || self.host.ok_or_else(|| no_host(variable));
         let environment = || self.environment.ok_or_else(|| no_environment(variable));
-        let artifact = |kind| Ok(self.bridge.artifact(kind, environment()?));
+        let artifact = |kind| Ok(self.bridge.artifact(kind, environment()?, self.boot));
         match variable {
             Variable::Mac => Ok(self.mac.to_string()),
             Variable::MacHyphenated => Ok(self.mac.hyphenated()),
@@ -193,6 +195,7 @@ mod tests {
         let values = Values {
             mac: "52:54:00:cc:00:01".parse().expect("valid"),
             bridge: &bridge,
+            boot: None,
             host: None,
             environment: Some(&name),
         };

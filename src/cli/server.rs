@@ -15,7 +15,7 @@ use crate::boot::name::{ObjectName, is_dns_name};
 use crate::boot::policy::{BootPolicy, UnknownHosts};
 use crate::boot::precedence::EqualOverrides;
 
-use super::value::{bytes, duration, moved_host, object_name, word};
+use super::value::{bytes, duration, host_and_port, moved_host, object_name, word};
 
 /// Settings of the server.
 #[derive(Debug, Clone, Args)]
@@ -134,6 +134,17 @@ pub struct ServerArgs {
     /// Bytes of artifacts sent a second on one connection, such as 10M: for network cards that lose what comes faster [default: no limit]
     #[arg(long, env = "IPXE_BRIDGE_CONNECTION_RATE_LIMIT", value_parser = bytes, value_name = "BYTES")]
     pub connection_rate_limit: Option<NonZeroU64>,
+    /// Folder of keys that sign the ids of boots in the addresses of files, the same for all replicas: each file holds a time, a blank and
+    /// at least 32 further characters; re-read when they change [default: a key of this process alone]
+    #[arg(long, env = "IPXE_BRIDGE_BOOT_KEYS", value_name = "DIR")]
+    pub boot_keys: Option<PathBuf>,
+    /// Tell by Events on a machine's BareMetalHost or override how its boot ended; in a cluster only
+    #[arg(long, env = "IPXE_BRIDGE_BOOT_EVENTS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub boot_events: bool,
+    /// Host names that lead to the other replicas, with the port of their metrics; separated by commas: they tell each other what they
+    /// see of boots [default: each knows what it saw itself]
+    #[arg(long, env = "IPXE_BRIDGE_PEERS", value_delimiter = ',', value_parser = host_and_port, value_name = "HOST:PORT")]
+    pub peers: Vec<String>,
     /// Serve upstream's unchanged scripts at /ipxe-mac-proxy: they hold a token of the environment that does not expire
     #[arg(long, env = "IPXE_BRIDGE_SCRIPT_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub script_proxy: bool,

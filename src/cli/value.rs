@@ -19,6 +19,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A host name and a port.
+pub fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.to_owned()),
+        _ => Err("expected a host name and a port, such as bridge-peers.boot.svc:9877".to_owned()),
+    }
+}
+
 /// A number of bytes, with a suffix as Kubernetes writes quantities: `k`, `M`, `G`, `T` (powers of 1000), `Ki`, `Mi`, `Gi`, `Ti` (of
 /// 1024).
 pub fn bytes(text: &str) -> Result<NonZeroU64, String> {

@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 
+use super::boot_keys;
 use super::build::Desired;
 use super::children::Applied;
 use super::context::Context;
@@ -16,6 +17,7 @@ use super::error::Error;
 use super::kind::Kind;
 use super::name;
 use super::plan::{Plan, Presence};
+use super::trace;
 
 /// Requests at once for one bridge.
 const AT_ONCE: usize = 4;
@@ -37,6 +39,7 @@ pub async fn apply(plan: &Plan, desired: Vec<Desired>, ctx: &Context) -> Outcome
         .filter(|object| is_there(object.kind))
         .partition(|object| object.kind == Kind::Deployment);
     let mut errors = apply_all(plan, others, ctx).await;
+    errors.extend(boot_keys::ensure(plan, ctx).await.err());
     // Pods that cannot start are not asked for: those that run stay.
     if plan.can_run() {
         errors.extend(apply_all(plan, deployments, ctx).await);
@@ -86,10 +89,9 @@ async fn apply_one(plan: &Plan, desired: Desired, ctx: &Context) -> Result<(), E
         return Err(Error::Taken(what));
     }
     let parameters = PatchParams::apply(name::MANAGER).force();
-    let written = api
-        .patch(&name, &parameters, &Patch::Apply(&object))
-        .await
-        .map_err(Error::api("apply", what))?;
+    let patch = Patch::Apply(&object);
+    let written = trace::write("apply", &what, api.patch(&name, &parameters, &patch)).await;
+    let written = written.map_err(Error::api("apply", what))?;
     ctx.metrics.wrote(kind);
     ctx.children.keep(kind, &written, applied(&written));
     ctx.children.set(kind, Arc::new(written));
@@ -110,10 +112,11 @@ async fn prune(plan: &Plan, wanted: &BTreeSet<(Kind, String)>, ctx: &Context) ->
                 uid: object.uid(),
                 resource_version: None,
             });
-            match api(kind, object.namespace().as_deref(), ctx).delete(&name, &parameters).await {
+            let (api, what) = (api(kind, object.namespace().as_deref(), ctx), format!("{kind} {name}"));
+            match trace::write("delete", &what, api.delete(&name, &parameters)).await {
                 Ok(_) => ctx.metrics.wrote(kind),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => errors.push(Error::api("delete", format!("{kind} {name}"))(error)),
+                Err(error) => errors.push(Error::api("delete", what)(error)),
             }
         }
     }

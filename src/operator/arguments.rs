@@ -28,6 +28,8 @@ pub const TLS_FOLDER: &str = "/etc/ipxe-bridge/tls";
 pub const CA_FOLDER: &str = "/etc/ipxe-bridge/upstream-ca";
 /// Folder of the artifact cache.
 pub const CACHE_FOLDER: &str = "/var/cache/ipxe-bridge";
+/// Folder of the keys that sign the ids of boots.
+pub const BOOT_KEYS_FOLDER: &str = "/etc/ipxe-bridge/boot-keys";
 /// Folder of scripts of single machines.
 pub const HOST_FILES_FOLDER: &str = "/etc/ipxe-bridge/host-files";
 
@@ -102,6 +104,11 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
     if let Some(uri) = &plan.server_uri {
         flag("uri", uri);
     }
+    flag("boot-keys", BOOT_KEYS_FOLDER);
+    flag(
+        "peers",
+        &format!("{}.{}.svc:{METRICS_PORT}", name::peers(&plan.bridge), plan.namespace),
+    );
     flag("loop-timing", &spec.loop_timing);
     flag("unknown-hosts", &spec.unknown_hosts.to_string());
     flag("boot-policy", &spec.boot_policy.to_string());
@@ -165,6 +172,9 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
     let mut flag = |name: &str, value: &str| list.push(format!("--{name}={value}"));
     if spec.host_config.is_some() {
         flag("host-files", HOST_FILES_FOLDER);
+    }
+    if spec.telemetry.boot_events.is_on() {
+        list.push("--boot-events".to_owned());
     }
     if spec.access.script_proxy.is_on() {
         list.push("--script-proxy".to_owned());

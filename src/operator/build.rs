@@ -39,6 +39,7 @@ pub fn build(plan: &Plan) -> Result<Vec<Desired>, serde_json::Error> {
         desired(Kind::ServiceAccount, &access::service_account(plan))?,
         desired(Kind::ClusterRoleBinding, &access::cluster_role_binding(plan))?,
         desired(Kind::Service, &service::service(plan))?,
+        desired(Kind::Service, &service::peers_service(plan))?,
     ];
     for config_map in config_map::config_maps(plan) {
         all.push(desired(Kind::ConfigMap, &config_map)?);
@@ -98,7 +99,7 @@ fn metadata(plan: &Plan, name: String) -> ObjectMeta {
 }
 
 /// The same with annotations; none are not written.
-fn annotated(plan: &Plan, name: String, annotations: std::collections::BTreeMap<String, String>) -> ObjectMeta {
+pub(super) fn annotated(plan: &Plan, name: String, annotations: std::collections::BTreeMap<String, String>) -> ObjectMeta {
     ObjectMeta {
         annotations: (!annotations.is_empty()).then_some(annotations),
         ..metadata(plan, name)

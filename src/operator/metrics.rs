@@ -27,6 +27,11 @@ impl Metrics {
         self.writes.get_or_create(&[("kind", kind.to_string())]).inc();
     }
 
+    /// A key of boots was made or removed.
+    pub fn wrote_boot_keys(&self) {
+        self.writes.get_or_create(&[("kind", "Secret".to_owned())]).inc();
+    }
+
     /// A bridge's status was written.
     pub fn wrote_status(&self) {
         self.writes.get_or_create(&[("kind", "IpxeBridge".to_owned())]).inc();

@@ -21,6 +21,9 @@ const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// Annotation of pods: what the ConfigMaps and Secrets held when they were made.
 pub const CONFIG_ANNOTATION: &str = "ipxe-bridge.io/config";
 
+/// Annotation of the Secret with the keys of boots: when each was made.
+pub const BOOT_KEYS_ANNOTATION: &str = "ipxe-bridge.io/boot-keys";
+
 /// Key of the bundle that OpenShift's network operator injects.
 pub const CLUSTER_CA_KEY: &str = "ca-bundle.crt";
 /// Key of the bundle that OpenShift's service CA operator injects.
@@ -41,9 +44,19 @@ pub fn metrics(bridge: &str) -> String {
     format!("{}-metrics", object(bridge))
 }
 
+/// The Service without an address of its own, by whose name the pods find each other.
+pub fn peers(bridge: &str) -> String {
+    format!("{}-peers", object(bridge))
+}
+
 /// The Secret that cert-manager or OpenShift puts a certificate into.
 pub fn tls_secret(bridge: &str) -> String {
     format!("{}-tls", object(bridge))
+}
+
+/// The Secret with the keys that sign the ids of boots.
+pub fn boot_keys(bridge: &str) -> String {
+    format!("{}-boot-keys", object(bridge))
 }
 
 /// The ConfigMap that OpenShift puts the cluster's trusted certificates into.

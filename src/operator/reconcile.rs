@@ -8,6 +8,7 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use tracing::Instrument as _;
 
 use crate::crd::bridge::IpxeBridge;
 
@@ -20,6 +21,7 @@ use super::name;
 use super::observe::observe;
 use super::plan::Plan;
 use super::report::{self, Facts};
+use super::trace;
 
 /// Longest time for one bridge; even with an API server that takes two seconds for each answer it is enough.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -56,9 +58,16 @@ pub async fn reconcile(stored: Arc<Stored>, ctx: Arc<Context>) -> Result<Action,
     if bridge.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let result = tokio::time::timeout(LIMIT, converge(&bridge, &ctx))
+    let span = trace::reconciliation(&bridge.name_any());
+    let result = tokio::time::timeout(LIMIT, converge(&bridge, &ctx).instrument(span.clone()))
         .await
         .unwrap_or(Err(Error::Timeout));
+    if let Err(error) = &result
+        && !matches!(error, Error::NotListed(_))
+    {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.message", chain(error));
+    }
     match &result {
         Ok(()) => ctx.metrics.reconciled("ok"),
         Err(error) => ctx.metrics.reconciled(error.label()),

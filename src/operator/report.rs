@@ -19,6 +19,7 @@ use super::error::Error;
 use super::name;
 use super::plan::Plan;
 use super::reason::{Finding, Reason};
+use super::trace;
 
 /// A condition shows no more than this; an Event holds at most 1 kB.
 const MAX_MESSAGE: usize = 900;
@@ -219,10 +220,9 @@ pub async fn write(bridge: &Arc<IpxeBridge>, new: &IpxeBridgeStatus, ctx: &Conte
         "status": new,
     });
     let parameters = PatchParams::apply(name::STATUS_MANAGER).force();
-    let written = Api::<IpxeBridge>::all(ctx.client.clone())
-        .patch_status(&name, &parameters, &Patch::Apply(patch))
-        .await;
-    match written {
+    let (api, patch) = (Api::<IpxeBridge>::all(ctx.client.clone()), Patch::Apply(patch));
+    let what = format!("the status of IpxeBridge {name}");
+    match trace::write("write", &what, api.patch_status(&name, &parameters, &patch)).await {
         Ok(_) => ctx.metrics.wrote_status(),
         // It was deleted meanwhile, and maybe made anew.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),

@@ -19,6 +19,8 @@ use super::upstream::{ScriptAnswer, UpstreamError};
 pub struct Answer {
     /// The script.
     pub script: String,
+    /// What it boots, by the name of [`Boot`]: upstream may have had the last word.
+    pub boots: &'static str,
     /// What upstream added to the decision, if it had the last word.
     pub upstream: Option<String>,
 }
@@ -34,8 +36,14 @@ enum Word {
 }
 
 impl Context {
-    /// The script for a decision.
-    pub async fn answer(&self, inventory: &Inventory, decision: &Decision, bridge: &PublicUrl) -> Result<Answer, Trouble> {
+    /// The script for a decision; with the id of a boot in the addresses of its files, if it is one.
+    pub async fn answer(
+        &self,
+        inventory: &Inventory,
+        decision: &Decision,
+        bridge: &PublicUrl,
+        boot: Option<&str>,
+    ) -> Result<Answer, Trouble> {
         let local_disk = self.settings.local_disk;
         match &decision.boot {
             Boot::Environment(environment, ask) => {
@@ -47,17 +55,22 @@ impl Context {
                             Some(decision.mac),
                             decision.origin(),
                             &environment.name,
-                            bridge,
+                            (bridge, boot),
                             &[&self.settings.kernel_arguments, &decision.arguments],
                         );
                         let script = script.map_err(|error| Trouble::Upstream(error.into()))?;
-                        Ok(Answer { script, upstream: None })
+                        Ok(Answer {
+                            script,
+                            boots: decision.boot.name(),
+                            upstream: None,
+                        })
                     }
                     Word::Disk(reason) => {
                         let reason = format!("the service says: {reason}");
                         let script = render::local_disk_script(decision.mac, &reason, local_disk);
                         Ok(Answer {
                             script: script.ok_or_else(|| Trouble::NothingToBoot(reason.clone()))?,
+                            boots: "LocalDisk",
                             upstream: Some(reason),
                         })
                     }
@@ -65,6 +78,7 @@ impl Context {
                         let why = doubled(inventory, environment, decision.mac, &reason);
                         Ok(Answer {
                             script: render::stop_script(decision.mac, &why),
+                            boots: "Stop",
                             upstream: Some(why),
                         })
                     }
@@ -78,8 +92,12 @@ impl Context {
             | Boot::Chain(_)
             | Boot::LocalDisk(_)
             | Boot::Shell
-            | Boot::Stop(_) => render::own_script(decision, local_disk, bridge)
-                .map(|script| Answer { script, upstream: None })
+            | Boot::Stop(_) => render::own_script(decision, local_disk, (bridge, boot))
+                .map(|script| Answer {
+                    script,
+                    boots: decision.boot.name(),
+                    upstream: None,
+                })
                 .ok_or_else(|| Trouble::NothingToBoot(decision.reason().to_owned())),
         }
     }
@@ -104,7 +122,7 @@ impl Context {
             None,
             "its own script",
             &environment.name,
-            bridge,
+            (bridge, None),
             &[&self.settings.kernel_arguments],
         )
         .map_err(|error| Trouble::Upstream(error.into()))

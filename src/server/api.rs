@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod boot;
+pub mod boots;
 pub mod cache;
 mod example;
 pub mod health;
@@ -10,10 +11,12 @@ pub mod metrics;
 pub mod page;
 pub mod problem;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use poem::endpoint::{DynEndpoint, ToDynEndpoint};
 use poem::{EndpointExt, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, Tags};
@@ -23,9 +26,11 @@ use crate::boot::local_disk::LocalDisk;
 use crate::boot::policy::Policy;
 
 use super::boot_counts::BootCounts;
+use super::boot_id::Keys;
 use super::context::{Context, Pacing, Settings};
-use super::middleware;
+use super::middleware::{self, Observer};
 use super::script_cache::ScriptCache;
+use super::timeline::Timeline;
 use super::upstream::Upstream;
 
 #[derive(Tags)]
@@ -34,6 +39,8 @@ enum Tag {
     Boot,
     /// Kernel, initrd, rootfs and script of an environment.
     Artifacts,
+    /// What machines boot at the moment, and booted before.
+    Boots,
     /// What the bridge knows and why it decides what it decides.
     Inventory,
     /// Probes.
@@ -45,6 +52,7 @@ fn service(context: &Arc<Context>) -> OpenApiService<impl OpenApi + use<>, ()> {
     let groups = (
         boot::BootApi::new(context.clone()),
         artifacts::ArtifactsApi::new(context.clone()),
+        boots::BootsApi::new(context.clone()),
         cache::CacheApi::new(context.clone()),
         inventory::InventoryApi::new(context.clone()),
         health::HealthApi::new(context.clone()),
@@ -75,11 +83,24 @@ pub fn spec() -> anyhow::Result<String> {
             script_proxy: false,
         },
         cache: None,
+        timeline: Timeline::default(),
+        process: String::new(),
+        boot_keys: Arc::new(ArcSwap::from_pointee(Keys::random())),
         pacing: Pacing::default(),
         draining: AtomicBool::new(false),
         started: Instant::now(),
     };
     Ok(service(&Arc::new(context)).spec())
+}
+
+/// The path of each operation, as the document has it: the framework itself forgets the names of parameters.
+fn routes(document: &str) -> HashMap<String, String> {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let operations = paths.flat_map(|(path, methods)| methods.as_object().into_iter().flatten().map(move |(_, of)| (of, path)));
+    operations
+        .filter_map(|(of, path)| Some((of["operationId"].as_str()?.to_owned(), path.clone())))
+        .collect()
 }
 
 /// The application as the listener needs it.
@@ -90,13 +111,16 @@ pub fn endpoint(context: Arc<Context>) -> App {
     let service = service(&context);
     let document = service.spec_endpoint();
     let swagger = service.swagger_ui();
-    let metrics = context.metrics.clone();
+    let observer = Arc::new(Observer {
+        context,
+        routes: routes(&service.spec()),
+    });
     let routes = Route::new()
         .at("/openapi.json", document)
         .nest("/swagger", swagger)
         .nest("", service)
         .catch_all_error(problem::of_framework)
-        .around(move |next, request| middleware::observe(next, request, metrics.clone()))
+        .around(move |next, request| middleware::observe(next, request, observer.clone()))
         .map_to_response();
     Arc::new(ToDynEndpoint(routes))
 }

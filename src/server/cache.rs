@@ -21,11 +21,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use rustix::process::Signal;
 use tokio::signal::unix::SignalKind;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
 use crate::boot::environment::ArtifactUrls;
 
 use super::metrics::{CacheResult, Metrics};
+use super::trace;
 use super::transfer::{self, Answer, Body, Content, Wanted};
 use super::upstream::{Upstream, UpstreamError};
 
@@ -276,6 +278,9 @@ impl Cache {
             held.used();
         }
         let is_whole = held.progress() == Progress::Complete;
+        if !is_whole && let Some(request) = trace::context(&tracing::Span::current()) {
+            held.fill().add_link(request);
+        }
         let content = Content {
             part,
             length: Some(end - start),

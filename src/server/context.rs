@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use poem::Request;
 
 use crate::boot::artifact::PublicUrl;
@@ -16,11 +17,13 @@ use crate::boot::policy::Policy;
 
 use super::answer::Answer;
 use super::boot_counts::BootCounts;
+use super::boot_id::Keys;
 use super::cache::Cache;
 use super::metrics::Metrics;
 use super::pace::Pace;
 use super::script_cache::ScriptCache;
 use super::snapshot::{Published, Snapshot};
+use super::timeline::Timeline;
 use super::trouble::Trouble;
 use super::upstream::Upstream;
 
@@ -39,6 +42,12 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Settings.
     pub settings: Settings,
+    /// The last boots of each machine.
+    pub timeline: Timeline,
+    /// Name of this process among other replicas.
+    pub process: String,
+    /// What signs the ids of boots in addresses.
+    pub boot_keys: Arc<ArcSwap<Keys>>,
     /// Kernel and rootfs on disk, if there is a folder for them.
     pub cache: Option<Arc<Cache>>,
     /// How fast artifacts are sent.

@@ -76,6 +76,10 @@ pub fn convert<K: Convert>(object: &Object<K>) -> (String, Converted) {
     (key, converted)
 }
 
+fn uid(metadata: &ObjectMeta) -> String {
+    metadata.uid.clone().unwrap_or_default()
+}
+
 /// `namespace/name` of an object.
 pub fn key(metadata: &ObjectMeta) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -131,6 +135,7 @@ impl Convert for foreign::InfraEnv {
         };
         Ok(Some(Item::Environment(Arc::new(Environment {
             name: name(metadata)?,
+            uid: uid(metadata),
             created: created(metadata),
             is_default: label(metadata, foreign::DEFAULT_LABEL).is_some_and(|value| value.eq_ignore_ascii_case("true")),
             boot_order_control,
@@ -153,6 +158,7 @@ impl Convert for foreign::BareMetalHost {
             .transpose()
             .map_err(|error| format!("label {}: {error}", foreign::INFRA_ENV_LABEL))?;
         Ok(Some(Item::Host(Arc::new(Host {
+            uid: uid(metadata),
             created: created(metadata),
             name,
             mac,
@@ -167,6 +173,7 @@ impl Convert for foreign::Agent {
         let macs = status.inventory.interfaces.iter();
         Ok(Some(Item::Agent(Arc::new(Agent {
             name: name(metadata)?,
+            uid: uid(metadata),
             created: created(metadata),
             // A machine may have cards without an Ethernet address (InfiniBand): they never boot through this bridge.
             macs: macs.filter_map(|nic| nic.mac_address.as_deref()?.parse().ok()).collect(),

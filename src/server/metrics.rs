@@ -1,25 +1,36 @@
 //! What is counted while requests are answered, named `ipxe_bridge_…`; never a MAC address, a name or a path in a label.
 
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use std::time::SystemTime;
+
+use prometheus_client::metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use strum::Display;
+use strum::{Display, EnumString, VariantArray as _};
 
 use crate::boot::artifact::ArtifactKind;
 
+use super::cache::store::hex;
+use super::timeline::Outcome as BootOutcome;
+
 type Labels<const N: usize> = [(&'static str, String); N];
+/// Seconds, with a trace for each bucket.
+type Durations = HistogramWithExemplars<Labels<1>>;
 
 /// Everything that is counted while requests are answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     requests: Family<Labels<3>, Counter>,
     scripts: Family<Labels<2>, Counter>,
     transfers: Family<Labels<2>, Counter>,
-    bytes: Family<Labels<1>, Counter>,
+    bytes: Family<Labels<2>, Counter>,
     status_writes: Family<Labels<1>, Counter>,
     cache_answers: Family<Labels<2>, Counter>,
     cache_fills: Family<Labels<1>, Counter>,
     cache_evictions: Counter,
     cache_damages: Counter,
+    boots: Family<Labels<1>, Counter>,
+    watch_failures: Family<Labels<1>, Counter>,
+    boot_seconds: Family<Labels<1>, Durations, fn() -> Durations>,
+    transfer_seconds: Family<Labels<2>, Durations, fn() -> Durations>,
     /// Open connections.
     pub connections: Gauge,
 }
@@ -39,7 +50,7 @@ pub enum Outcome {
 }
 
 /// What the cache had to do with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString)]
 #[strum(serialize_all = "lowercase")]
 pub enum CacheResult {
     /// The bytes were there.
@@ -50,6 +61,53 @@ pub enum CacheResult {
     Stale,
     /// The bytes are not kept.
     Pass,
+}
+
+/// Seconds: a script takes milliseconds, a root file system on a slow line an hour.
+fn seconds() -> Durations {
+    let bounds = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+    Durations::new(bounds.into_iter())
+}
+
+fn of_artifact(kind: ArtifactKind, cache: Option<CacheResult>) -> Labels<2> {
+    let cache = cache.map_or_else(|| "none".to_owned(), |cache| cache.to_string());
+    [("kind", kind.as_str().to_owned()), ("cache", cache)]
+}
+
+/// Where a trace is collected, the label by which it is found (OpenMetrics, "Exemplars").
+fn exemplar(trace: Option<[u8; 16]>) -> Option<Labels<1>> {
+    Some([("trace_id", hex(&trace?))])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let boots = Family::<Labels<1>, Counter>::default();
+        let boot_seconds = Family::new_with_constructor(seconds as fn() -> Durations);
+        // A rate of what is not there would be nothing, where none is meant.
+        for outcome in BootOutcome::VARIANTS
+            .iter()
+            .filter(|outcome| **outcome != BootOutcome::Running)
+        {
+            let labels = [("outcome", outcome.to_string())];
+            let _ = (boots.get_or_create(&labels), boot_seconds.get_or_create(&labels));
+        }
+        Self {
+            requests: Family::default(),
+            scripts: Family::default(),
+            transfers: Family::default(),
+            bytes: Family::default(),
+            status_writes: Family::default(),
+            cache_answers: Family::default(),
+            cache_fills: Family::default(),
+            cache_evictions: Counter::default(),
+            cache_damages: Counter::default(),
+            boots,
+            boot_seconds,
+            transfer_seconds: Family::new_with_constructor(seconds as fn() -> Durations),
+            watch_failures: Family::default(),
+            connections: Gauge::default(),
+        }
+    }
 }
 
 /// How fills end, in the label `outcome`.
@@ -74,12 +132,10 @@ impl Metrics {
     }
 
     /// A transfer ended.
-    pub fn transfer(&self, kind: ArtifactKind, outcome: Outcome, bytes: u64) {
-        let kind = ("kind", kind.as_str().to_owned());
-        self.transfers
-            .get_or_create(&[kind.clone(), ("outcome", outcome.to_string())])
-            .inc();
-        self.bytes.get_or_create(&[kind]).inc_by(bytes);
+    pub fn transfer(&self, kind: ArtifactKind, outcome: Outcome, cache: Option<CacheResult>, bytes: u64) {
+        let labels = [("kind", kind.as_str().to_owned()), ("outcome", outcome.to_string())];
+        self.transfers.get_or_create(&labels).inc();
+        self.bytes.get_or_create(&of_artifact(kind, cache)).inc_by(bytes);
     }
 
     /// An artifact was asked for where there is a cache.
@@ -101,6 +157,25 @@ impl Metrics {
     /// A file was found damaged.
     pub fn cache_damage(&self) {
         self.cache_damages.inc();
+    }
+
+    /// A transfer of an artifact took so long.
+    pub fn transfer_took(&self, kind: ArtifactKind, cache: Option<CacheResult>, seconds: f64, trace: Option<[u8; 16]>) {
+        let transfers = self.transfer_seconds.get_or_create(&of_artifact(kind, cache));
+        transfers.observe(seconds, exemplar(trace), Some(SystemTime::now()));
+    }
+
+    /// A watch of the cluster failed.
+    pub fn watch_failed(&self, kind: &str) {
+        self.watch_failures.get_or_create(&[("kind", kind.to_owned())]).inc();
+    }
+
+    /// A boot came to an end, or to a standstill, after so many seconds.
+    pub fn boot(&self, outcome: BootOutcome, seconds: i64, trace: Option<[u8; 16]>) {
+        let labels = [("outcome", outcome.to_string())];
+        self.boots.get_or_create(&labels).inc();
+        let boots = self.boot_seconds.get_or_create(&labels);
+        boots.observe(seconds as f64, exemplar(trace), Some(SystemTime::now()));
     }
 
     /// The status of an override was written, or could not be.
@@ -149,6 +224,27 @@ impl Metrics {
             "cache_damaged_files",
             "Files of the cache that were found damaged after a start",
             self.cache_damages.clone(),
+        );
+        for kind in ["InfraEnv", "BareMetalHost", "Agent", "IpxeHostOverride"] {
+            let _ = self.watch_failures.get_or_create(&[("kind", kind.to_owned())]);
+        }
+        registry.register(
+            "watch_failures",
+            "Watches of the cluster that failed and were started again",
+            self.watch_failures.clone(),
+        );
+        registry.register("boots", "Boots that came to an end, or to a standstill", self.boots.clone());
+        registry.register_with_unit(
+            "boot_duration",
+            "From the script to the last sign of life of boots that came to an end",
+            Unit::Seconds,
+            self.boot_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "transfer_duration",
+            "Time that transfers of artifacts took, from the head of the answer to its last byte",
+            Unit::Seconds,
+            self.transfer_seconds.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
     }

@@ -1,22 +1,56 @@
 //! Around every request: a span, a count, HEAD for every GET, headers that protect a browser.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
+use opentelemetry::trace::TraceContextExt as _;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 use poem_openapi::OperationId;
 use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::metrics::Metrics;
+use super::boot_id::{self, BootId};
+use super::context::Context;
+use super::trace;
 use super::trouble::{MAX_TARGET, Trouble};
 
+/// What it takes to tell of a request.
+#[derive(Debug)]
+pub struct Observer {
+    /// What counts it.
+    pub context: Arc<Context>,
+    /// Path of each operation.
+    pub routes: HashMap<String, String>,
+}
+
 /// Answers a request and tells of it.
-pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Request, metrics: Arc<Metrics>) -> Result<Response> {
+pub async fn observe(
+    next: Arc<impl Endpoint<Output = Response>>,
+    mut request: Request,
+    observer: Arc<Observer>,
+) -> Result<Response> {
+    let Observer { context, routes } = &*observer;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let peer = client(&request);
-    let span = tracing::info_span!("request", otel.kind = "server", http.request.method = %method, client.address = peer, operation = tracing::field::Empty, http.response.status_code = tracing::field::Empty);
+    let span = tracing::info_span!(
+        "request",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        http.request.method = %method,
+        http.route = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+        url.scheme = %request.scheme(),
+        client.address = peer,
+        operation = tracing::field::Empty,
+    );
+    let boot = boot_of(&request, context);
+    trace::adopt(&span, boot.as_ref(), request.headers());
+    if let Some(boot) = boot {
+        request.set_data(boot);
+    }
     let mut response = answer(next, request, &method, &path).instrument(span.clone()).await;
 
     let status = response.status().as_u16();
@@ -24,7 +58,15 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Reque
     let operation = response.data::<OperationId>().map_or("other", |operation| operation.0);
     span.record("operation", operation);
     span.record("http.response.status_code", status);
-    metrics.request(method.as_str(), operation, status);
+    if let Some(route) = routes.get(operation) {
+        span.record("http.route", route);
+        // What a span is called can only be said once its route is known.
+        span.context().span().update_name(format!("{method} {route}"));
+    }
+    if status >= 500 {
+        span.record("otel.status_code", "ERROR");
+    }
+    context.metrics.request(method.as_str(), operation, status);
     // The path may hold anything; it is logged in quotes and without its query.
     span.in_scope(|| tracing::debug!(%method, path, status, peer, "request"));
 
@@ -40,6 +82,15 @@ pub async fn observe(next: Arc<impl Endpoint<Output = Response>>, request: Reque
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// The boot that a file is fetched for, if its address holds a signed id.
+fn boot_of(request: &Request, context: &Context) -> Option<BootId> {
+    let query = request.uri().query()?;
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(boot_id::PARAMETER)?.strip_prefix('='))?;
+    context.boot_keys.load().verify(value, jiff::Timestamp::now())
 }
 
 /// Mark of a request that was HEAD: nothing of its answer is booted.
@@ -89,6 +140,13 @@ async fn answer(next: Arc<impl Endpoint<Output = Response>>, mut request: Reques
 
 /// The same answer without its body, which still says how long the body is.
 async fn without_body(response: Response) -> Response {
+    if response
+        .content_type()
+        .is_some_and(|kind| kind.starts_with("text/event-stream"))
+    {
+        // It has no end.
+        return Response::from_parts(response.into_parts().0, Body::empty());
+    }
     let (parts, body) = response.into_parts();
     let length = body.into_bytes().await.map_or(0, |bytes| bytes.len());
     let mut response = Response::from_parts(parts, Body::empty());

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::Stream;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use opentelemetry::trace::SpanContext;
 use reqwest::Response;
 use tokio::time::Instant;
 
@@ -233,6 +234,14 @@ pub async fn open(
 }
 
 impl Body {
+    /// The span that fills the cache with it, if one does, and if spans are collected.
+    pub fn fill(&self) -> Option<SpanContext> {
+        match self {
+            Self::Upstream(_) => None,
+            Self::Held(reader) => reader.fill(),
+        }
+    }
+
     /// The pieces of the body as they come, none larger than this where that can be chosen. An error cuts the connection: it is the only
     /// way to tell the machine. With a queue of parts some pieces may be stand-ins for parts of a file.
     pub fn into_stream(self, at_most: Option<usize>, parts: Option<Parts>) -> impl Stream<Item = io::Result<Bytes>> + Send {

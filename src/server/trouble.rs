@@ -39,6 +39,8 @@ pub enum Trouble {
     Range(Option<u64>),
     /// The `Host` header cannot be part of an address.
     BadHost,
+    /// Too many watch the boots.
+    TooManyWatchers,
     /// Path and query are too long.
     TargetTooLong(usize),
     /// No such route, wrong method and the like, as the framework says.

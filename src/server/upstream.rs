@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use reqwest::{Certificate, Client, Response, StatusCode, header::HeaderMap, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
 use url::Url;
 
 use crate::boot::artifact::UpstreamUrl;
@@ -143,12 +144,27 @@ impl Upstream {
         let request = self
             .client
             .load()
-            .request(method, self.place(url.secret().clone()))
+            .request(method.clone(), self.place(url.secret().clone()))
             .headers(headers);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| UpstreamError::Unreachable(describe(&error)))?;
+        let span = tracing::info_span!(
+            "upstream",
+            otel.name = %method,
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            http.request.method = %method,
+            url.full = url.label(),
+            http.response.status_code = tracing::field::Empty,
+        );
+        let sent = request.send().instrument(span.clone()).await;
+        match &sent {
+            Ok(response) => {
+                span.record("http.response.status_code", response.status().as_u16());
+            }
+            Err(_) => {
+                span.record("otel.status_code", "ERROR");
+            }
+        }
+        let response = sent.map_err(|error| UpstreamError::Unreachable(describe(&error)))?;
         match response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED {
             true => Err(UpstreamError::Redirect),
             false => Ok(response),

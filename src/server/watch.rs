@@ -15,6 +15,7 @@ use crate::crd::foreign::{self, Kind, Object};
 use crate::crd::host_override::HostOverrideKind;
 
 use super::convert::{self, Convert};
+use super::metrics::Metrics;
 use super::sources::{self, Converted, Item, Sources};
 
 /// Objects per page of a list: bounds what is in memory at once while 10,000 hosts are read.
@@ -39,7 +40,12 @@ pub struct Reads<'a> {
 }
 
 /// Starts all watches: of the whole cluster, or of the given namespaces only.
-pub fn start(client: &Client, reads: &Reads, sources: &Arc<Sources>, spawn: &impl Fn(BoxFuture<'static, ()>)) {
+pub fn start(
+    client: &Client,
+    reads: &Reads,
+    (sources, metrics): (&Arc<Sources>, &Arc<Metrics>),
+    spawn: &impl Fn(BoxFuture<'static, ()>),
+) {
     let (reachable, listen) = watch::channel(0);
     spawn(Box::pin(heartbeat(client.clone(), reachable)));
     let scopes: Vec<Option<String>> = match reads.namespaces {
@@ -51,6 +57,7 @@ pub fn start(client: &Client, reads: &Reads, sources: &Arc<Sources>, spawn: &imp
             client: client.clone(),
             scope,
             sources: sources.clone(),
+            metrics: metrics.clone(),
             reachable: listen.clone(),
             labels: None,
         };
@@ -98,6 +105,7 @@ struct Watch {
     client: Client,
     scope: Option<String>,
     sources: Arc<Sources>,
+    metrics: Arc<Metrics>,
     reachable: watch::Receiver<u64>,
     /// Labels of the objects, if not all count.
     labels: Option<String>,
@@ -121,6 +129,7 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
         client,
         scope,
         sources,
+        metrics,
         mut reachable,
         labels,
     } = watch;
@@ -160,6 +169,7 @@ async fn follow<K: Convert>(watch: Watch, name: String) {
             false => {
                 let why = describe::<K>(&failure);
                 tracing::warn!(source = name, "watch failed: {why}");
+                metrics.watch_failed(K::KIND);
                 sources.behind(&name, why);
                 pause
             }

@@ -11,10 +11,10 @@ use crate::upstream_service::{Content, Fault, Options, Target};
 
 const MAC: &str = "52:54:00:cc:00:01";
 /// The guest speaks on the first serial line; upstream's own arguments name the second.
-const CONSOLE: [&str; 2] = ["--kernel-arguments", "console=ttyS0 quiet"];
+pub const CONSOLE: [&str; 2] = ["--kernel-arguments", "console=ttyS0 quiet"];
 
 /// A site whose kernel and initrd boot; `None` where the machine cannot run guests, which was then said.
-async fn site() -> Option<Site> {
+pub async fn site() -> Option<Site> {
     let payload = tokio::task::spawn_blocking(payload).await.unwrap()?;
     let site = Site::with(Options {
         kernel: Content::file(&payload.kernel),
@@ -28,7 +28,7 @@ async fn site() -> Option<Site> {
     Some(site)
 }
 
-async fn boot(guest: Guest) -> Console {
+pub async fn boot(guest: Guest) -> Console {
     tokio::task::spawn_blocking(move || guest.boot()).await.unwrap()
 }
 
@@ -45,7 +45,7 @@ fn assert_booted(site: &Site, bridge: &Bridge, console: &Console) {
     let rootfs_url = url(bridge, "/boot-artifacts/rootfs/a/lab");
     for part in [
         "initrd=initrd",
-        &format!("coreos.live.rootfs_url={rootfs_url}"),
+        &format!("coreos.live.rootfs_url={rootfs_url}?b="),
         "ignition.firstboot ignition.platform.id=metal",
         "coreos.inst.persistent-kargs=\"console=tty1 console=ttyS1,115200n8\" console=ttyS0 quiet",
     ] {

@@ -33,6 +33,7 @@ fn environment(text: &str) -> Environment {
     let url = || Some("http://u/x".parse().unwrap());
     Environment {
         name: name(text),
+        uid: String::new(),
         created: 0,
         is_default: false,
         boot_order_control: false,
@@ -49,6 +50,7 @@ fn environment(text: &str) -> Environment {
 fn host(text: &str, created: i64, environment: Option<&str>) -> Arc<Host> {
     Arc::new(Host {
         name: name(text),
+        uid: String::new(),
         created,
         mac: mac(),
         labels: [("rack".to_owned(), "r1".to_owned())].into(),
@@ -59,6 +61,7 @@ fn host(text: &str, created: i64, environment: Option<&str>) -> Arc<Host> {
 fn agent(text: &str, created: i64, state: &str, stage: &str) -> Arc<Agent> {
     Arc::new(Agent {
         name: name(text),
+        uid: String::new(),
         created,
         macs: vec!["52:54:00:cc:00:99".parse().unwrap(), mac()],
         progress: Progress {
@@ -83,6 +86,7 @@ fn override_(text: &str, priority: i32, action: Option<Action>) -> Arc<HostOverr
         boot_limit: None,
         served: [].into(),
         name: name(text),
+        uid: String::new(),
         created: 0,
         priority,
         machines: Machines::Macs(vec![mac()]),

@@ -249,10 +249,8 @@ async fn operations_lists_every_metric() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .map(|(name, kind)| {
             let name = format!("{name}{}", if kind == "counter" { "_total" } else { "" });
-            let sample = text
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("{name}{{")))
-                .unwrap_or_default();
+            let series = format!("{name}{}{{", if kind == "histogram" { "_count" } else { "" });
+            let sample = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap_or_default();
             let labels = sample
                 .split('}')
                 .next()

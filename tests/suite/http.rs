@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use crate::support::bridge::{Bridge, eventually, write};
+use crate::support::bridge::{Bridge, eventually, without_ids, write};
 use crate::support::site::{Site, id, registered};
 use crate::upstream_service::{EnvironmentSpec, Target};
 
@@ -26,7 +26,7 @@ async fn a_machine_gets_the_script_of_its_environment_in_every_spelling_of_its_a
         assert_eq!(answer.status, 200, "{mac}: {}", answer.text());
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
         assert_eq!(answer.header("ipxe-bridge-rule"), "BareMetalHost");
-        let script = answer.text();
+        let script = without_ids(answer.text());
         assert!(script.starts_with("#!ipxe\n"), "{script}");
         let lines = [
             "initrd --name initrd http://boot.example.com:9876/boot-artifacts/initrd/a/lab || goto ipxe_bridge_failed\n",
@@ -55,6 +55,8 @@ async fn every_get_answers_head_with_the_same_headers() {
         "/ipxe-mac-boot/52:54:00:cc:00:01",
         "/inventory",
         "/explain/52:54:00:cc:00:01",
+        "/boots",
+        "/boots/52:54:00:cc:00:77",
         "/openapi.json",
         "/boot-artifacts/kernel/a/lab",
         "/boot-artifacts/rootfs/b/lab",

@@ -2,6 +2,7 @@
 
 mod admission;
 mod argo;
+mod boot_keys;
 mod builders;
 mod faults;
 mod fields;

@@ -20,7 +20,7 @@ fn outcome(text: &[u8]) -> String {
     let environment = ObjectName::new("real-a", "lab").unwrap();
     let bridge = "http://boot.example.com:9876".parse().unwrap();
     let origin = "BareMetalHost real-a/n1 wants InfraEnv real-a/lab";
-    match environment_script(&script, mac, origin, &environment, &bridge, &[]) {
+    match environment_script(&script, mac, origin, &environment, (&bridge, None), &[]) {
         Ok(text) => text,
         Err(error) => format!("error: {error}\n"),
     }

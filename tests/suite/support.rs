@@ -7,6 +7,7 @@
 
 pub mod bridge;
 pub mod bundle;
+pub mod collector;
 pub mod control_plane;
 pub mod disk;
 pub mod fault_proxy;

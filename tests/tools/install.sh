@@ -6,6 +6,7 @@
 #   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
 #   tests/tools/install.sh olm-v1          operator-controller and catalogd (OLM v1) with their definitions, and a registry for images
 #   tests/tools/install.sh bench           matchbox; nginx and wrk from packages (Debian); what cannot be had is left out, loudly
+#   tests/tools/install.sh collector       an OpenTelemetry Collector
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #   tests/tools/install.sh image           buildah and skopeo, from packages (Debian)
 #   tests/tools/install.sh bases           what makes base images of Debian and runs those for arm64: debootstrap, QEMU, from packages (Debian)
@@ -42,7 +43,7 @@ build() {
     [ ! -e "$out/$program" ] || continue
     command -v go >/dev/null || die "Go is needed to build $program: install it, or for the control plane set KUBEBUILDER_ASSETS"
     mkdir -p "$out"
-    say "building $program (the control plane takes about 10 minutes on two cores, the programs around OLM 5, once) ..."
+    say "building $program (the control plane takes about 10 minutes on two cores, the programs around OLM 5, the collector 3, once) ..."
     (cd "$here/$module" && CGO_ENABLED=0 go build -mod=readonly -trimpath -tags containers_image_openpgp -ldflags "$flags" -o "$out/$program.part" "$package") >&2
     mv "$out/$program.part" "$out/$program"
   done
@@ -133,6 +134,17 @@ olm_v1() {
     chmod -R u+w "$out"
     touch "$out/complete"
   fi
+  echo "$out"
+}
+
+collector() {
+  local key out
+  key=$(cat "$here/collector/"* | sha256sum | cut -c1-12)
+  out="$cache/collector-$key"
+  lock collector
+  unfinished "$out"
+  build collector "$out" "-s -w" collector=.
+  touch "$out/complete"
   echo "$out"
 }
 
@@ -309,9 +321,10 @@ case "${1:-}" in
   control-plane) control_plane ;;
   olm) olm ;;
   olm-v1) olm_v1 ;;
+  collector) collector ;;
   boot) boot ;;
   image) image ;;
   bases) bases ;;
   bench) bench ;;
-  *) say "usage: $0 control-plane|olm|olm-v1|boot|netboot|image|bases|bench"; exit 2 ;;
+  *) say "usage: $0 control-plane|olm|olm-v1|collector|boot|netboot|image|bases|bench"; exit 2 ;;
 esac

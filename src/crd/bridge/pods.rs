@@ -56,6 +56,9 @@ pub struct Telemetry {
     #[serde(default = "every")]
     #[schemars(range(min = 0, max = 100))]
     pub sampling_percent: i32,
+    /// Whether Events on the BareMetalHost or override of a machine tell how its boot ended.
+    #[serde(default = "Switch::disabled")]
+    pub boot_events: Switch,
     /// A ServiceMonitor for the Prometheus operator.
     #[serde(default)]
     pub service_monitor: Monitor,
@@ -67,6 +70,7 @@ impl Default for Telemetry {
             log_level: LogLevel::default(),
             otlp_endpoint: None,
             sampling_percent: every(),
+            boot_events: Switch::Disabled,
             service_monitor: Monitor::default(),
         }
     }

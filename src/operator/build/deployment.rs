@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
-    SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -16,8 +17,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::metadata;
 use crate::operator::arguments::{
-    CA_FOLDER, CACHE_FOLDER, DRAIN_SECONDS, HOST_FILES_FOLDER, HTTP_PORT, HTTPS_PORT, METRICS_PORT, TLS_FOLDER, arguments,
-    ca_sources,
+    BOOT_KEYS_FOLDER, CA_FOLDER, CACHE_FOLDER, DRAIN_SECONDS, HOST_FILES_FOLDER, HTTP_PORT, HTTPS_PORT, METRICS_PORT, TLS_FOLDER,
+    arguments, ca_sources,
 };
 use crate::operator::name;
 use crate::operator::plan::{Plan, object_name};
@@ -215,6 +216,7 @@ fn variables(plan: &Plan) -> Vec<EnvVar> {
             ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.clone()),
             ("OTEL_TRACES_SAMPLER".to_owned(), "parentbased_traceidratio".to_owned()),
             ("OTEL_TRACES_SAMPLER_ARG".to_owned(), share.to_string()),
+            ("OTEL_RESOURCE_ATTRIBUTES".to_owned(), resource_attributes(plan)),
         ]);
     }
     variables.extend(
@@ -228,7 +230,32 @@ fn variables(plan: &Plan) -> Vec<EnvVar> {
         value: Some(value),
         value_from: None,
     };
-    variables.into_iter().map(variable).collect()
+    // A variable may only hold those before it.
+    let of_pod = [(POD_NAME, "metadata.name"), (NODE_NAME, "spec.nodeName")].map(|(name, path)| EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                api_version: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+    });
+    let of_pod = of_pod.into_iter().filter(|_| telemetry.otlp_endpoint.is_some());
+    of_pod.chain(variables.into_iter().map(variable)).collect()
+}
+
+const POD_NAME: &str = "POD_NAME";
+const NODE_NAME: &str = "NODE_NAME";
+
+/// Which pod a span comes from (OpenTelemetry semantic conventions, "Kubernetes").
+fn resource_attributes(plan: &Plan) -> String {
+    let (namespace, deployment) = (&plan.namespace, object_name(plan));
+    format!(
+        "service.namespace={namespace},service.instance.id=$({POD_NAME}),k8s.namespace.name={namespace},k8s.deployment.name={deployment},\
+         k8s.pod.name=$({POD_NAME}),k8s.node.name=$({NODE_NAME}),k8s.container.name={CONTAINER}"
+    )
 }
 
 /// Pods of one bridge on different nodes and in different zones, where there are some.
@@ -297,8 +324,19 @@ fn volumes(plan: &Plan) -> Vec<(Volume, VolumeMount)> {
         };
         mount(volume, HOST_FILES_FOLDER)
     });
+    let boot_keys = Volume {
+        name: "boot-keys".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name::boot_keys(&plan.bridge)),
+            // Machines boot without them.
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
     certificate
         .into_iter()
+        .chain([mount(boot_keys, BOOT_KEYS_FOLDER)])
         .chain(ca)
         .chain(host_files)
         .chain(cache(plan))

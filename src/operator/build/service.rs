@@ -74,6 +74,22 @@ pub fn metrics_service(plan: &Plan) -> Service {
     }
 }
 
+/// By its name the pods find each other, ready or not: what one of them saw of a boot the others are to know.
+pub fn peers_service(plan: &Plan) -> Service {
+    Service {
+        metadata: metadata(plan, name::peers(&plan.bridge)),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            cluster_ip: Some("None".to_owned()),
+            publish_not_ready_addresses: Some(true),
+            selector: Some(name::selector(&plan.bridge)),
+            ports: Some(vec![port("metrics", METRICS_PORT, None)]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
 /// Has Prometheus read the metrics of every pod.
 pub fn service_monitor(plan: &Plan) -> Value {
     let mut meta = metadata(plan, object_name(plan));

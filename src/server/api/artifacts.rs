@@ -3,7 +3,6 @@
 mod sending;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header;
 use poem::{Body, Request};
@@ -17,7 +16,6 @@ use crate::boot::inventory::{Inventory, LookupError};
 use crate::boot::name::ObjectName;
 use crate::server::context::Context;
 use crate::server::metrics::{CacheResult, Outcome};
-use crate::server::middleware;
 use crate::server::sendfile::Parts;
 use crate::server::transfer::{self, Answer, Content, Wanted};
 use crate::server::trouble::Trouble;
@@ -179,7 +177,7 @@ impl ArtifactsApi {
         };
         let (answer, result) = opened.map_err(|error| {
             tracing::warn!(artifact = %kind, environment = %environment.name, %error, "artifact not served");
-            self.context.metrics.transfer(kind, Outcome::Refused, 0);
+            self.context.metrics.transfer(kind, Outcome::Refused, None, 0);
             Trouble::Upstream(error)
         })?;
         if let Some(result) = result {
@@ -196,17 +194,7 @@ impl ArtifactsApi {
                 Err(Trouble::Upstream(UpstreamError::Contradiction("a length is missing, and HTTP/1.0 needs one")).into())
             }
             Answer::Content(content) => {
-                let log = TransferLog {
-                    kind,
-                    environment: environment.clone(),
-                    client: middleware::client(request),
-                    length: content.length,
-                    head: wanted.head,
-                    sent: 0,
-                    failure: None,
-                    started: Instant::now(),
-                    metrics: self.context.metrics.clone(),
-                };
+                let log = TransferLog::begin(&self.context, request, (kind, environment), &content, (wanted.head, result));
                 let sending = Sending {
                     parts: request.data::<Parts>().cloned(),
                     pacing: &self.context.pacing,

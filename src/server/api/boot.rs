@@ -6,6 +6,7 @@ use poem::Request;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::PlainText;
 use poem_openapi::{ApiResponse, OpenApi};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::boot::decision::Boot;
 use crate::boot::mac::MacAddr;
@@ -14,6 +15,8 @@ use crate::server::answer::Answer;
 use crate::server::context::Context;
 use crate::server::middleware;
 use crate::server::snapshot::Published;
+use crate::server::timeline::Script;
+use crate::server::trace;
 use crate::server::trouble::Trouble;
 
 use super::problem::Failure;
@@ -106,7 +109,13 @@ impl BootApi {
         let bridge = self.context.public_url(request)?;
         let published = self.context.inventory()?;
         let decision = self.context.decide(&published, mac, &nics);
-        let answer = self.context.answer(&published.inventory, &decision, &bridge).await;
+        let now = jiff::Timestamp::now();
+        let boot = trace::begin_boot(decision.mac, now);
+        let signed = self.context.boot_keys.load().sign(&boot, now);
+        let answer = self
+            .context
+            .answer(&published.inventory, &decision, &bridge, Some(&signed))
+            .await;
         let answer = match middleware::is_head(request) {
             true => answer,
             false => {
@@ -118,6 +127,7 @@ impl BootApi {
             // The bootstrap script cannot tell a 404 from a broken connection and would ask again: it gets the same in its own words.
             Err(Trouble::NothingToBoot(why)) if !nics.is_empty() => Ok(Answer {
                 script: render::nothing_script(decision.mac, &why),
+                boots: decision.boot.name(),
                 upstream: None,
             }),
             answer => answer,
@@ -127,7 +137,28 @@ impl BootApi {
         match answer {
             Ok(answer) => {
                 let why = answer.upstream.as_deref().unwrap_or(decision.reason());
-                tracing::info!(mac = %decision.mac, rule, client = middleware::client(request), "script served: {why}");
+                let client = middleware::client(request);
+                let span = tracing::Span::current();
+                span.set_attribute("ipxe_bridge.mac", decision.mac.to_string());
+                span.set_attribute("ipxe_bridge.rule", rule.clone());
+                span.set_attribute("ipxe_bridge.boots", answer.boots);
+                span.set_attribute("ipxe_bridge.reason", why.to_owned());
+                let trace_id = boot.trace_text();
+                tracing::info!(mac = %decision.mac, rule, client, trace_id, "script served: {why}");
+                if !middleware::is_head(request) {
+                    let environment = match &decision.boot {
+                        Boot::Environment(environment, _) => Some(environment.name.to_string()),
+                        _ => None,
+                    };
+                    let script = Script {
+                        boots: answer.boots.into(),
+                        environment,
+                        rule: rule.clone(),
+                        reason: why.to_owned(),
+                        client,
+                    };
+                    self.context.timeline.script(&boot, script, now);
+                }
                 Ok(script(answer.script, Some(rule), Some(&published)))
             }
             Err(trouble) => {

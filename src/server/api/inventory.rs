@@ -1,6 +1,6 @@
 //! What the bridge knows, and why it decides what it decides.
 
-mod explanation;
+pub mod explanation;
 mod view;
 
 use std::sync::Arc;
@@ -125,11 +125,7 @@ impl InventoryApi {
         let bridge = self.context.public_url(request)?;
         let published = self.context.inventory()?;
         let decision = self.context.decide(&published, mac, &boot::all_cards(nics.0.as_deref()));
-        let (script, upstream, problem) = match self.context.answer(&published.inventory, &decision, &bridge).await {
-            Ok(answer) => (Some(answer.script), answer.upstream, None),
-            Err(trouble) => (None, None, Some(trouble.problem().detail)),
-        };
-        let explanation = Explanation::of(&decision, &self.context.settings.kernel_arguments, script, upstream, problem);
+        let explanation = Explanation::ask(&self.context, &published.inventory, &decision, &bridge).await;
         Ok(ExplanationResponse::Explanation(Json(explanation)))
     }
 }

@@ -3,24 +3,36 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use poem::{EndpointExt, Response, Route, handler, web::Data};
+use poem::{
+    EndpointExt, Request, Response, Route, handler,
+    web::{Data, Json, Query},
+};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use prometheus_client::registry::{Registry, Unit};
+use serde::Deserialize;
 
 use crate::boot::standing::Reason;
 use crate::server::context::Context;
+use crate::server::peers;
+use crate::server::timeline::Outcome;
 
 /// The page for Prometheus.
 pub fn endpoint(context: Arc<Context>) -> super::App {
-    let route = Route::new().at("/metrics", poem::get(page).data(context));
+    let route = Route::new()
+        .at("/metrics", poem::get(page))
+        .at(peers::PATH, poem::get(boots_seen_here))
+        .data(context);
     Arc::new(poem::endpoint::ToDynEndpoint(route.map_to_response()))
 }
 
 #[handler]
-fn page(Data(context): Data<&Arc<Context>>) -> Response {
+fn page(request: &Request, Data(context): Data<&Arc<Context>>) -> Response {
     let mut text = String::new();
     match encode(&mut text, &registry(context)) {
+        Ok(()) if wants_older_form(request.header(http::header::ACCEPT)) => Response::builder()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(older_form(&text)),
         Ok(()) => Response::builder()
             .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
             .body(text),
@@ -29,6 +41,40 @@ fn page(Data(context): Data<&Arc<Context>>) -> Response {
             Response::builder().status(http::StatusCode::INTERNAL_SERVER_ERROR).finish()
         }
     }
+}
+
+/// What other replicas ask for.
+#[derive(Debug, Deserialize)]
+struct Since {
+    #[serde(default)]
+    since: i64,
+}
+
+#[handler]
+fn boots_seen_here(Query(asked): Query<Since>, Data(context): Data<&Arc<Context>>) -> Json<peers::Seen> {
+    Json(peers::seen(context, asked.since))
+}
+
+/// Whether a client takes Prometheus' own text format and not OpenMetrics.
+fn wants_older_form(accept: Option<&str>) -> bool {
+    accept.is_some_and(|accept| accept.contains("text/plain") && !accept.contains("openmetrics"))
+}
+
+/// The same in the text format 0.0.4, which names counters in full, and knows no units, exemplars and end.
+fn older_form(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF");
+    let mut counters = std::collections::HashSet::new();
+    for line in text.lines() {
+        counters.extend(line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")));
+    }
+    let older = lines.map(|line| match line.strip_prefix("# ").and_then(|rest| rest.split_once(' ')) {
+        Some((word, rest)) => match rest.split_once(' ') {
+            Some((name, rest)) if counters.contains(name) => format!("# {word} {name}_total {rest}\n"),
+            _ => format!("{line}\n"),
+        },
+        None => format!("{}\n", line.split(" # {").next().unwrap_or(line)),
+    });
+    older.collect()
 }
 
 /// Counters as they are, gauges as of now.
@@ -69,6 +115,21 @@ fn registry(context: &Context) -> Registry {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
+    let outcomes: Vec<_> = context
+        .timeline
+        .last(jiff::Timestamp::now())
+        .into_iter()
+        // Each boot by one server only.
+        .filter(|(boot, _)| boot.is_own)
+        .map(|(_, outcome)| outcome)
+        .collect();
+    let are = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    gauge("boots_running", "Machines that boot now", are(Outcome::Running));
+    gauge(
+        "boots_stalled",
+        "Machines whose last boot stands still",
+        are(Outcome::Stalled),
+    );
     if let Ok(published) = context.snapshot.ready() {
         let inventory = &published.inventory;
         gauge("environments", "InfraEnvs in the inventory", inventory.environments().len());

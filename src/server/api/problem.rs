@@ -72,6 +72,7 @@ impl Trouble {
             ),
             Self::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "range", "Range not satisfiable"),
             Self::BadHost => (StatusCode::BAD_REQUEST, "bad-host", "Bad Host header"),
+            Self::TooManyWatchers => (StatusCode::SERVICE_UNAVAILABLE, "too-many-watchers", "Too many watch"),
             Self::TargetTooLong(_) => (StatusCode::URI_TOO_LONG, "target-too-long", "Path or query too long"),
             Self::Framework(StatusCode::NOT_FOUND, _) => (StatusCode::NOT_FOUND, "no-such-route", "No such page"),
             Self::Framework(StatusCode::METHOD_NOT_ALLOWED, _) => {
@@ -107,6 +108,7 @@ impl Trouble {
             }
             Self::NotYet(awaited) => format!("{awaited}; the machine is told to ask again"),
             Self::NothingToBoot(why) => format!("{why}; the machine goes on to its next boot device"),
+            Self::TooManyWatchers => "as many watch /boots/stream as may; GET /boots is always answered".to_owned(),
             Self::ScriptProxyOff => {
                 "upstream's unchanged script holds a token of the environment that never expires: start the server with \
                                      --script-proxy to serve it, or use /ipxe-mac-boot"

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use crate::server::transfer::Transfer;
 
@@ -31,7 +32,23 @@ pub enum Outcome {
 }
 
 /// Takes an artifact from upstream to its file.
-pub async fn run(held: Arc<Held>, mut transfer: Transfer, store: Arc<Store>) -> Outcome {
+pub async fn run(held: Arc<Held>, transfer: Transfer, store: Arc<Store>) -> Outcome {
+    let span = held.fill();
+    let outcome = fetch(held.clone(), transfer, store).instrument(span.clone()).await;
+    held.filled();
+    let word = match &outcome {
+        Outcome::Complete => "complete",
+        Outcome::NotKept(_) => "not kept",
+        Outcome::Failed(_) => {
+            span.record("otel.status_code", "ERROR");
+            "failed"
+        }
+    };
+    span.record("ipxe_bridge.outcome", word);
+    outcome
+}
+
+async fn fetch(held: Arc<Held>, mut transfer: Transfer, store: Arc<Store>) -> Outcome {
     let (pieces, queue) = mpsc::channel(QUEUE);
     let target = held.clone();
     let writer = tokio::task::spawn_blocking(move || write(&target, &store, queue));

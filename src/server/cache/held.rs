@@ -128,6 +128,8 @@ pub struct Held {
     pub since: Instant,
     /// Requests that it answered.
     pub hits: AtomicU64,
+    /// The trace of its fill, which serves many boots: linked with theirs. A span ends when nobody has it any more.
+    fill: Mutex<tracing::Span>,
     facts: Mutex<Facts>,
     file: Arc<File>,
     stem: PathBuf,
@@ -169,7 +171,17 @@ impl Held {
             away: None,
             is_news: false,
         };
-        Self::new(key, (kind, build), facts, file, Progress::Filling(0), seen, room)
+        let fill = tracing::info_span!(
+            parent: None,
+            "fill",
+            otel.name = %format!("fill cache with {kind}"),
+            otel.status_code = tracing::field::Empty,
+            ipxe_bridge.artifact = kind.as_str(),
+            ipxe_bridge.bytes = build.length,
+            ipxe_bridge.source = facts.source,
+            ipxe_bridge.outcome = tracing::field::Empty,
+        );
+        Self::new(key, (kind, build), facts, file, (Progress::Filling(0), fill), seen, room)
     }
 
     /// What an earlier process left.
@@ -202,7 +214,15 @@ impl Held {
         now_after(seen.first.max(seen.confirmed).max(seen.used));
         let file = (file, found.stem);
         let room = space.take(build.length);
-        let held = Self::new(found.key, (kind, build), found.facts, file, Progress::Unverified, seen, room);
+        let held = Self::new(
+            found.key,
+            (kind, build),
+            found.facts,
+            file,
+            (Progress::Unverified, tracing::Span::none()),
+            seen,
+            room,
+        );
         held.is_kept.store(true, Ordering::Relaxed);
         Ok(held)
     }
@@ -212,7 +232,7 @@ impl Held {
         (kind, build): (ArtifactKind, Build),
         facts: Facts,
         (file, stem): (File, PathBuf),
-        progress: Progress,
+        (progress, fill): (Progress, tracing::Span),
         seen: Seen,
         room: Room,
     ) -> Arc<Self> {
@@ -222,6 +242,7 @@ impl Held {
             kind,
             since: Instant::now(),
             hits: AtomicU64::new(0),
+            fill: Mutex::new(fill),
             facts: Mutex::new(facts),
             file: Arc::new(file),
             stem,
@@ -260,6 +281,16 @@ impl Held {
     /// The bytes.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// The span of its fill, until that is over.
+    pub fn fill(&self) -> tracing::Span {
+        lock(&self.fill).clone()
+    }
+
+    /// Its fill is over.
+    pub fn filled(&self) {
+        *lock(&self.fill) = tracing::Span::none();
     }
 
     /// What is known of it, as of now.

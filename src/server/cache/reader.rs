@@ -4,11 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::watch;
 
 use crate::boot::artifact::UpstreamUrl;
 use crate::server::sendfile::{MAX_PART, Parts, Source};
+use crate::server::trace;
 use crate::server::transfer::Transfer;
 use crate::server::upstream::Upstream;
 
@@ -45,6 +47,11 @@ impl Reader {
             url,
             rest: None,
         }
+    }
+
+    /// The span that fills the file, until it is whole.
+    pub fn fill(&self) -> Option<SpanContext> {
+        trace::context(&self.held.fill())
     }
 
     /// The next piece of at most so many bytes; `None` at the end. With a queue of parts the piece may be a stand-in.

@@ -31,6 +31,7 @@ impl Convert for HostOverrideKind {
         });
         let item = Item::Override(Arc::new(HostOverride {
             name,
+            uid: super::uid(metadata),
             generation: metadata.generation.unwrap_or_default(),
             created: created(metadata),
             priority: spec.priority,

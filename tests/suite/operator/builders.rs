@@ -92,7 +92,7 @@ pub fn everything() -> Value {
                     "tolerations": [{"operator": "Exists"}], "answer": "All", "dryRun": true, "proxyDhcp": "Port4011",
                     "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}},
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
-        "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25,
+        "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25, "bootEvents": "Enabled",
                       "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}}},
         "networkPolicy": {"mode": "Enabled"},
         "podDisruptionBudget": {"mode": "Enabled", "maxUnavailable": 2}
@@ -245,6 +245,11 @@ fn settings_of_the_server() -> Vec<(Value, Read, &'static str)> {
             "true",
         ),
         (
+            json!({"telemetry": {"bootEvents": "Enabled"}}),
+            |s| s.boot_events.to_string(),
+            "true",
+        ),
+        (
             json!({"tls": {"secretName": "own"}}),
             |s| {
                 format!(
@@ -271,6 +276,11 @@ fn every_setting_reaches_the_server() {
         assert_eq!(read(&parsed(&plan(&spec, &[]))), expected, "{spec}");
         assert_ne!(read(&plain), expected, "{spec}: it is the default");
     }
+    assert_eq!(
+        plain.boot_keys.as_deref().and_then(std::path::Path::to_str),
+        Some("/etc/ipxe-bridge/boot-keys")
+    );
+    assert_eq!(plain.peers, ["main-ipxe-bridge-peers.ipxe-bridge-system.svc:9877"]);
     // What the program answers without any spec is what the schema says.
     assert_eq!(plain.unknown_hosts.to_string(), "Shell");
     assert_eq!(
@@ -343,9 +353,14 @@ fn the_log_and_the_traces_are_set_by_variables_and_flags() {
     let objects = build(&plan).unwrap();
     let deployment = &objects.iter().find(|object| object.kind == Kind::Deployment).unwrap().object;
     let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    let resource = "service.namespace=ipxe-bridge-system,service.instance.id=$(POD_NAME),k8s.namespace.name=ipxe-bridge-system,\
+        k8s.deployment.name=main-ipxe-bridge,k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),k8s.container.name=server";
     let expected = json!([
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "NO_PROXY", "value": "x"},
         {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://c:4318"},
+        {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": resource},
         {"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"},
         {"name": "OTEL_TRACES_SAMPLER_ARG", "value": "0.05"},
     ]);

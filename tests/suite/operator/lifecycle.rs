@@ -4,8 +4,7 @@ use super::*;
 
 /// Kind and name of everything that is part of a bridge.
 fn children(plane: &ControlPlane, bridge: &str) -> Vec<String> {
-    let kinds =
-        "serviceaccounts,clusterrolebindings,configmaps,services,networkpolicies,poddisruptionbudgets,ingresses,routes,deployments";
+    let kinds = "serviceaccounts,clusterrolebindings,configmaps,secrets,services,networkpolicies,poddisruptionbudgets,ingresses,routes,deployments";
     let label = format!("app.kubernetes.io/instance={bridge}");
     let found = plane
         .kubectl(&["get", kinds, "-A", "-l", &label, "-o", "json"], None)
@@ -50,7 +49,11 @@ async fn a_spec_becomes_objects_and_a_changed_one_changes_them() {
         "Service",
         "ServiceAccount",
     ];
-    assert_eq!(children(plane, "life"), all.map(|kind| format!("{kind} life-ipxe-bridge")));
+    let mut expected = all.map(|kind| format!("{kind} life-ipxe-bridge")).to_vec();
+    expected.push("Secret life-ipxe-bridge-boot-keys".to_owned());
+    expected.push("Service life-ipxe-bridge-peers".to_owned());
+    expected.sort();
+    assert_eq!(children(plane, "life"), expected);
     let deployment = plane.object("deployment", NAMESPACE, "life-ipxe-bridge");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(

@@ -249,6 +249,17 @@ pub fn eventually(what: &str, within: Duration, mut check: impl AsyncFnMut() -> 
     }
 }
 
+/// A script without the ids of its boot, which are others each time.
+pub fn without_ids(script: &str) -> String {
+    let mut pieces = script.split("?b=");
+    let first = pieces.next().unwrap().to_owned();
+    pieces.fold(first, |text, piece| {
+        let end = piece.find([' ', '\n']).unwrap_or(piece.len());
+        assert_eq!(end, 59, "{piece}");
+        text + &piece[end..]
+    })
+}
+
 /// Writes a file so that a reader never sees half of it.
 pub fn write(path: &Path, text: impl AsRef<[u8]>) -> PathBuf {
     let aside = path.with_extension("tmp");

@@ -45,6 +45,11 @@ impl Operator {
 
     /// Starts an operator with a kubeconfig of its own.
     pub async fn by(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        Self::started(kubeconfig, arguments, &[]).await
+    }
+
+    /// The same with variables set.
+    pub async fn started(kubeconfig: &Path, arguments: &[&str], variables: &[(&str, String)]) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
@@ -61,6 +66,7 @@ impl Operator {
             .args(arguments)
             .args(["--image", IMAGE, "--log-format", "json", "--log-level", "debug"])
             .env("KUBECONFIG", kubeconfig)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log));
         let process = Leashed::spawn(&mut command, folder.path()).unwrap();

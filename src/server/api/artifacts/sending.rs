@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt as _;
-use poem::Body;
+use jiff::Timestamp;
+use poem::{Body, Request};
+use tracing::field;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::boot::artifact::ArtifactKind;
 use crate::boot::environment::Environment;
-use crate::server::context::Pacing;
-use crate::server::metrics::{CacheResult, Metrics, Outcome};
+use crate::server::boot_id::BootId;
+use crate::server::context::{Context, Pacing};
+use crate::server::metrics::{CacheResult, Outcome};
+use crate::server::middleware;
 use crate::server::pace::Pace;
 use crate::server::sendfile::Parts;
-use crate::server::transfer;
+use crate::server::timeline::{End, Part, Step};
+use crate::server::transfer::{self, Content};
 
 /// How a body is sent.
 pub(super) struct Sending<'a> {
@@ -45,17 +51,73 @@ impl Sending<'_> {
 /// Says how a transfer ended, whichever way that is: complete, broken by upstream, or left by the client.
 pub(super) struct TransferLog {
     pub kind: ArtifactKind,
-    pub environment: Arc<Environment>,
-    pub client: String,
-    pub length: Option<u64>,
+    environment: Arc<Environment>,
+    client: String,
+    length: Option<u64>,
     pub head: bool,
-    pub sent: u64,
-    pub failure: Option<String>,
-    pub started: Instant,
-    pub metrics: Arc<Metrics>,
+    cache: Option<CacheResult>,
+    sent: u64,
+    failure: Option<String>,
+    started: Instant,
+    context: Arc<Context>,
+    /// The boot that it belongs to, and its place there.
+    boot: Option<(BootId, Arc<Step>)>,
+    /// As long as the body, where the request's own span ends with the head.
+    span: tracing::Span,
 }
 
 impl TransferLog {
+    pub fn begin(
+        context: &Arc<Context>,
+        request: &Request,
+        (kind, environment): (ArtifactKind, Arc<Environment>),
+        content: &Content,
+        (head, cache): (bool, Option<CacheResult>),
+    ) -> Self {
+        let client = middleware::client(request);
+        let boot = request.data::<BootId>().filter(|_| !head).map(|id| {
+            let now = Timestamp::now();
+            let part = Part {
+                first: content.part.map_or(0, |part| part.first),
+                length: content.length,
+                is_tail: content.part.is_none_or(|part| part.last + 1 == part.total),
+            };
+            let step = Step::new(kind, client.clone(), part, cache, now);
+            (*id, context.timeline.step(id, step, now))
+        });
+        let span = match head {
+            true => tracing::Span::none(),
+            false => tracing::info_span!(
+                "transfer",
+                otel.name = %format!("send {kind}"),
+                otel.status_code = field::Empty,
+                ipxe_bridge.artifact = kind.as_str(),
+                ipxe_bridge.environment = %environment.name,
+                ipxe_bridge.mac = boot.as_ref().map(|(id, _)| id.mac.to_string()),
+                ipxe_bridge.cache = cache.map(|cache| cache.to_string()),
+                ipxe_bridge.bytes = field::Empty,
+                ipxe_bridge.outcome = field::Empty,
+            ),
+        };
+        if let Some(fill) = content.body.fill() {
+            span.add_link(fill);
+        }
+        Self {
+            kind,
+            environment,
+            client,
+            length: content.length,
+            head,
+            cache,
+            sent: 0,
+            failure: None,
+            started: Instant::now(),
+            context: context.clone(),
+            boot,
+            span,
+        }
+    }
+
     fn around(
         mut self,
         stream: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
@@ -65,7 +127,12 @@ impl TransferLog {
 
     fn note(&mut self, piece: &std::io::Result<bytes::Bytes>) {
         match piece {
-            Ok(piece) => self.sent += piece.len() as u64,
+            Ok(piece) => {
+                self.sent += piece.len() as u64;
+                if let Some((_, step)) = &self.boot {
+                    step.sent(piece.len() as u64, Timestamp::now());
+                }
+            }
             Err(error) => self.failure = Some(error.to_string()),
         }
     }
@@ -84,15 +151,36 @@ impl Drop for TransferLog {
             tracing::info!(artifact, %environment, client, "headers served");
             return;
         }
-        self.metrics.transfer(self.kind, outcome, self.sent);
+        let trace = self.boot.as_ref().filter(|(id, _)| id.is_sampled).map(|(id, _)| id.trace);
+        self.context.metrics.transfer(self.kind, outcome, self.cache, self.sent);
+        self.context.metrics.transfer_took(self.kind, self.cache, seconds, trace);
+        self.span.record("ipxe_bridge.bytes", self.sent);
+        self.span.record("ipxe_bridge.outcome", outcome.to_string());
+        if let Some(failure) = &self.failure {
+            self.span.record("otel.status_code", "ERROR");
+            self.span.set_attribute("error.message", failure.clone());
+        }
+        let (mac, trace_id) = match &self.boot {
+            Some((id, step)) => {
+                let end = match outcome {
+                    Outcome::Complete => End::Complete,
+                    Outcome::Left => End::Left,
+                    Outcome::Broken | Outcome::Refused => End::Broken,
+                };
+                step.end(end, Timestamp::now());
+                self.context.timeline.ended();
+                (Some(id.mac.to_string()), Some(id.trace_text()))
+            }
+            None => (None, None),
+        };
         match (&self.failure, outcome) {
             (Some(failure), _) => {
-                tracing::warn!(artifact, %environment, client, bytes = self.sent, seconds, "transfer cut: {failure}");
+                tracing::warn!(artifact, %environment, mac, client, bytes = self.sent, seconds, trace_id, "transfer cut: {failure}");
             }
             (None, Outcome::Left) => {
-                tracing::info!(artifact, %environment, client, bytes = self.sent, seconds, "transfer left by the client");
+                tracing::info!(artifact, %environment, mac, client, bytes = self.sent, seconds, trace_id, "transfer left by the client");
             }
-            _ => tracing::info!(artifact, %environment, client, bytes = self.sent, seconds, "artifact served"),
+            _ => tracing::info!(artifact, %environment, mac, client, bytes = self.sent, seconds, trace_id, "artifact served"),
         }
     }
 }

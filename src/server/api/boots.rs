@@ -1,0 +1,295 @@
+//! The last boots of each machine, as they go.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use poem_openapi::param::Path;
+use poem_openapi::payload::{EventStream, Json};
+use poem_openapi::types::Example;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::boot::mac::MacAddr;
+use crate::server::cache::store::hex;
+use crate::server::context::Context;
+use crate::server::timeline::{Boot, Outcome, Step};
+use crate::server::trouble::Trouble;
+
+use super::problem::Failure;
+use super::{Tag, example};
+
+/// How often a stream tells of bytes at most.
+const BEAT: Duration = Duration::from_millis(500);
+/// A stream without news says so, or a proxy would take it for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Streams at once. A page is one of them; who needs more has a collector.
+const WATCHERS: usize = 64;
+
+/// Boots.
+pub struct BootsApi {
+    context: Arc<Context>,
+    places: Arc<Semaphore>,
+}
+
+/// One boot of one machine, as far as this server has seen it.
+#[derive(Debug, Clone, PartialEq, Object)]
+#[oai(skip_serializing_if_is_none, example)]
+pub struct BootView {
+    /// MAC address of the machine.
+    pub mac: String,
+    /// Trace of the boot.
+    pub trace: String,
+    /// When its script was given.
+    pub begun: String,
+    /// `Running`, `Complete` (it has its root file system), `Aborted`, `Stalled`, `LocalDisk`, or `Script` (of which nothing further is seen).
+    pub outcome: String,
+    /// What the script boots; absent if another replica gave it.
+    pub boots: Option<String>,
+    /// The environment, if one boots.
+    pub environment: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Address of the connection that asked for the script.
+    pub client: Option<String>,
+    /// The files that were fetched for it, in their order.
+    pub steps: Vec<FetchView>,
+}
+
+/// A file that was fetched for a boot.
+#[derive(Debug, Clone, PartialEq, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct FetchView {
+    /// `kernel`, `initrd` or `rootfs`.
+    pub kind: String,
+    /// When it began.
+    pub begun: String,
+    /// Seconds that it took, or takes.
+    pub seconds: i64,
+    /// Bytes so far.
+    pub bytes: u64,
+    /// Bytes of the answer, where that is known.
+    pub length: Option<u64>,
+    /// Position of the first byte.
+    pub first: u64,
+    /// `Running`, `Complete`, `Left` (by the machine) or `Broken`.
+    pub state: String,
+    /// What the cache had to do with it: `hit`, `fill`, `stale` or `pass`.
+    pub cache: Option<String>,
+    /// Address of the connection.
+    pub client: String,
+}
+
+impl BootView {
+    /// As of now.
+    pub fn of((boot, outcome): &(Boot, Outcome), now: Timestamp) -> Self {
+        let script = boot.script.as_deref();
+        Self {
+            mac: boot.mac.to_string(),
+            trace: hex(&boot.trace),
+            begun: boot.begun.to_string(),
+            outcome: outcome.to_string(),
+            boots: script.map(|script| script.boots.clone().into_owned()),
+            environment: script.and_then(|script| script.environment.clone()),
+            rule: script.map(|script| script.rule.clone()),
+            reason: script.map(|script| script.reason.clone()),
+            client: script.map(|script| script.client.clone()),
+            steps: boot.steps.iter().map(|step| FetchView::of(step, now)).collect(),
+        }
+    }
+}
+
+impl FetchView {
+    fn of(step: &Step, now: Timestamp) -> Self {
+        let ended = step.ended();
+        let end = ended.map_or(now, |(_, at)| at);
+        Self {
+            kind: step.kind.to_string(),
+            begun: step.begun.to_string(),
+            seconds: end.as_second() - step.begun.as_second(),
+            bytes: step.bytes(),
+            length: step.part.length,
+            first: step.part.first,
+            state: ended.map_or_else(|| "Running".to_owned(), |(end, _)| end.to_string()),
+            cache: step.cache.map(|cache| cache.to_string()),
+            client: step.client.clone(),
+        }
+    }
+}
+
+impl Example for BootView {
+    fn example() -> Self {
+        Self {
+            mac: "52:54:00:cc:00:01".to_owned(),
+            trace: "4bf92f3577b34da6a3ce929d0e0e4736".to_owned(),
+            begun: "2026-11-24T10:00:00Z".to_owned(),
+            outcome: "Running".to_owned(),
+            boots: Some("Environment".to_owned()),
+            environment: Some("lab/discovery".to_owned()),
+            rule: Some("BareMetalHost".to_owned()),
+            reason: Some("BareMetalHost lab/server-1 wants InfraEnv lab/discovery".to_owned()),
+            client: Some("192.0.2.31".to_owned()),
+            steps: vec![FetchView {
+                kind: "rootfs".to_owned(),
+                begun: "2026-11-24T10:00:31Z".to_owned(),
+                seconds: 4,
+                bytes: 461_373_440,
+                length: Some(1_153_433_600),
+                first: 0,
+                state: "Running".to_owned(),
+                cache: Some("hit".to_owned()),
+                client: "192.0.2.31".to_owned(),
+            }],
+        }
+    }
+}
+
+#[derive(ApiResponse)]
+enum BootsResponse {
+    /// Boots
+    #[oai(status = 200)]
+    Boots(Json<Vec<BootView>>),
+}
+
+#[derive(ApiResponse)]
+enum StreamResponse {
+    /// Boots, one an event
+    #[oai(status = 200)]
+    Events(EventStream<BoxStream<'static, BootView>>),
+}
+
+impl BootsApi {
+    /// The group.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            places: Arc::new(Semaphore::new(WATCHERS)),
+        }
+    }
+}
+
+#[OpenApi(tag = "Tag::Boots")]
+impl BootsApi {
+    /// The last boot of each machine
+    ///
+    /// The latest sign of life first. As far as this server has seen it: behind several replicas each knows the scripts and files that it
+    /// sent itself. The trace of a boot joins them.
+    #[oai(path = "/boots", method = "get", operation_id = "boots")]
+    async fn boots(&self) -> BootsResponse {
+        let now = Timestamp::now();
+        let boots = self.context.timeline.last(now);
+        BootsResponse::Boots(Json(boots.iter().map(|boot| BootView::of(boot, now)).collect()))
+    }
+
+    /// Boots as they go
+    ///
+    /// Server-sent events: each is a boot that changed, or from which bytes moved, at most twice a second. What runs comes first.
+    #[oai(path = "/boots/stream", method = "get", operation_id = "bootsStream")]
+    async fn stream(&self) -> Result<StreamResponse, Failure> {
+        let place = self
+            .places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Trouble::TooManyWatchers)?;
+        let news = news(self.context.clone(), place).boxed();
+        Ok(StreamResponse::Events(EventStream::new(news).keep_alive(KEEP_ALIVE)))
+    }
+
+    /// The last boots of a machine
+    ///
+    /// The latest first; empty if it did not boot here lately. As far as this server has seen them.
+    #[oai(path = "/boots/:mac", method = "get", operation_id = "bootsOf")]
+    async fn boots_of(
+        &self,
+        /// MAC address with colons, hyphens, dots or bare, in any case
+        #[oai(example = "example::mac")]
+        mac: Path<String>,
+    ) -> Result<BootsResponse, Failure> {
+        let mac: MacAddr = mac.0.parse().map_err(Trouble::BadMac)?;
+        let now = Timestamp::now();
+        let boots = self.context.timeline.of(mac, now);
+        Ok(BootsResponse::Boots(Json(
+            boots.iter().map(|boot| BootView::of(boot, now)).collect(),
+        )))
+    }
+}
+
+/// Every boot that is not as it was last told. Ends when the server does, so that a page that watches holds up no end.
+fn news(context: Arc<Context>, place: OwnedSemaphorePermit) -> impl Stream<Item = BootView> {
+    let told = Told {
+        changes: context.timeline.subscribe(),
+        context,
+        last: HashMap::new(),
+        waiting: Vec::new().into_iter(),
+        is_moving: None,
+        _place: place,
+    };
+    futures::stream::unfold(told, |mut told| async move {
+        loop {
+            if let Some(view) = told.waiting.next() {
+                return Some((view, told));
+            }
+            if told.context.draining.load(Ordering::Relaxed) {
+                return None;
+            }
+            if told.is_moving.is_some() {
+                tokio::time::sleep(BEAT).await;
+            }
+            // Nothing began, ended or runs: the common case of a page that somebody left open.
+            if told.is_moving != Some(false) || told.changes.has_changed().unwrap_or(true) {
+                told.look(Timestamp::now());
+            }
+        }
+    })
+}
+
+/// One who watches.
+struct Told {
+    context: Arc<Context>,
+    changes: watch::Receiver<()>,
+    /// By MAC address: what was told last.
+    last: HashMap<String, BootView>,
+    waiting: std::vec::IntoIter<BootView>,
+    /// Whether a boot ran when it was looked last.
+    is_moving: Option<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Told {
+    fn look(&mut self, now: Timestamp) {
+        self.changes.mark_unchanged();
+        let is_first = self.is_moving.is_none();
+        let boots = self.context.timeline.last(now);
+        self.is_moving = Some(boots.iter().any(|(_, outcome)| *outcome == Outcome::Running));
+        let mut waiting = Vec::new();
+        for boot in &boots {
+            let view = BootView::of(boot, now);
+            let last = self.last.insert(view.mac.clone(), view.clone());
+            let is_news = match last {
+                // What ended before anybody watched is no news.
+                None => !is_first || boot.1 == Outcome::Running,
+                Some(last) => without_time(&last) != without_time(&view),
+            };
+            if is_news {
+                waiting.push(view);
+            }
+        }
+        self.waiting = waiting.into_iter();
+    }
+}
+
+/// That time goes by is no news.
+fn without_time(view: &BootView) -> BootView {
+    let mut view = view.clone();
+    for step in &mut view.steps {
+        step.seconds = 0;
+    }
+    view
+}

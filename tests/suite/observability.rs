@@ -1,0 +1,361 @@
+//! What can be seen of a boot: its files belong to its script on every replica, the timeline tells how far it is.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::bridge::{Bridge, command, eventually};
+use crate::support::free_port;
+use crate::support::site::Site;
+
+pub const MAC: &str = "52:54:00:cc:00:01";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A folder with a key that was made so many seconds ago.
+pub fn keys(name: &str, secret: &str, age: i64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let since = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(age);
+    std::fs::write(folder.path().join(name), format!("{since} {secret}\n")).unwrap();
+    folder
+}
+
+pub const SECRET: &str = "a key of the tests, with more than 32 characters";
+
+/// Paths of kernel, initrd and rootfs in a script, with their ids.
+pub fn files(script: &str) -> [String; 3] {
+    ["kernel", "initrd", "rootfs"].map(|kind| {
+        let at = script
+            .find(&format!("/boot-artifacts/{kind}/"))
+            .unwrap_or_else(|| panic!("{kind}: {script}"));
+        script[at..].split_whitespace().next().unwrap().to_owned()
+    })
+}
+
+async fn boots(bridge: &Bridge, mac: &str) -> Vec<Value> {
+    let answer = bridge.get(&format!("/boots/{mac}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json().as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_boot_is_one_whichever_replica_its_files_come_from() {
+    let site = Site::start().await;
+    let keys = keys("1", SECRET, 3600);
+    let folder = keys.path().to_str().unwrap();
+    let ports = [free_port(), free_port()].map(|port| port.to_string());
+    let peers = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
+    let arguments = |port: usize| ["--boot-keys", folder, "--peers", &peers, "--metrics-port", &ports[port]];
+    let (one, two) = (site.bridge(&arguments(0)).await, site.bridge(&arguments(1)).await);
+    let [kernel, initrd, rootfs] = files(&one.script(MAC).await);
+    let begun = &boots(&one, MAC).await[0];
+    assert_eq!(begun["outcome"], "Running");
+    assert_eq!(begun["environment"], "a/lab");
+    assert_eq!(begun["reason"], "BareMetalHost a/n1 wants InfraEnv a/lab");
+    assert_eq!(two.get(&kernel).await.status, 200);
+    let initrd = one.get(&initrd).await.body.len() as u64;
+    assert_eq!(two.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
+    assert!(
+        boots(&two, MAC).await[0]["outcome"] == "Running",
+        "a HEAD is no root file system"
+    );
+    assert_eq!(two.get(&rootfs).await.status, 200);
+    eventually("both know of it", SECOND * 5, async || {
+        boots(&two, MAC).await[0]["outcome"] == "Complete"
+    })
+    .await;
+    let steps = |boot: &Value| -> Vec<(String, u64)> {
+        let steps = boot["steps"].as_array().unwrap().iter();
+        steps
+            .map(|step| (step["kind"].as_str().unwrap().to_owned(), step["bytes"].as_u64().unwrap()))
+            .collect()
+    };
+    let all = [("kernel", 300_000), ("initrd", initrd), ("rootfs", 3_000_000)].map(|(kind, bytes)| (kind.to_owned(), bytes));
+    eventually("each knows all of it", SECOND * 10, async || {
+        let (first, second) = (boots(&one, MAC).await, boots(&two, MAC).await);
+        first == second && first.len() == 1 && steps(&first[0]) == all
+    })
+    .await;
+    let first = boots(&one, MAC).await;
+    assert_eq!(
+        (&first[0]["outcome"], &first[0]["environment"]),
+        (&Value::from("Complete"), &Value::from("a/lab"))
+    );
+    for (bridge, line) in [(&one, "script served"), (&two, "artifact served")] {
+        let log = bridge.log();
+        let line = log.lines().find(|text| text.contains(line)).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&line["trace_id"], &line["mac"]),
+            (&first[0]["trace"], &Value::from(MAC)),
+            "{line}"
+        );
+    }
+    let complete = "ipxe_bridge_boots_total{outcome=\"Complete\"}";
+    eventually("it is counted by one", SECOND * 15, async || {
+        one.metrics().await.contains(&format!("{complete} 1\n"))
+    })
+    .await;
+    assert!(two.metrics().await.contains(&format!("{complete} 0\n")));
+    // One that starts later learns what the others remember.
+    let late = site.bridge(&["--peers", &peers]).await;
+    eventually("it was told", SECOND * 10, async || boots(&late, MAC).await == first).await;
+}
+
+#[tokio::test]
+async fn files_are_sent_with_a_wrong_id_and_without_one_but_count_for_no_boot() {
+    let site = Site::start().await;
+    let (own, other) = (
+        keys("1", SECRET, 3600),
+        keys("1", "another key of the tests, of the same length", 3600),
+    );
+    let bridge = site.bridge(&["--boot-keys", own.path().to_str().unwrap()]).await;
+    let stranger = site.bridge(&["--boot-keys", other.path().to_str().unwrap()]).await;
+    let [kernel, ..] = files(&stranger.script(MAC).await);
+    let (plain, _) = kernel.split_once('?').unwrap();
+    for address in [
+        kernel.clone(),
+        plain.to_owned(),
+        format!("{plain}?b="),
+        format!("{plain}?b=x"),
+        format!("{plain}?b={}", "A".repeat(59)),
+        format!("{plain}?b=%00%ff"),
+        format!("{plain}?x=1&b"),
+    ] {
+        let answer = bridge.get(&address).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 300_000), "{address}");
+    }
+    assert_eq!(bridge.get("/boots").await.json(), serde_json::json!([]));
+    // Beside other parameters it is found.
+    let [kernel, ..] = files(&bridge.script(MAC).await);
+    let address = kernel.replace("?b=", "?x=1&b=");
+    assert_eq!(bridge.get(&address).await.status, 200);
+    assert_eq!(boots(&bridge, MAC).await[0]["steps"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_in_a_running_server_and_bad_ones_leave_the_old() {
+    let site = Site::start().await;
+    let keys = keys("1", SECRET, 7200);
+    let folder = keys.path().to_str().unwrap();
+    let bridge = site.bridge(&["--boot-keys", folder]).await;
+    let [before, ..] = files(&bridge.script(MAC).await);
+    let write = |name: &str, text: &str| crate::support::bridge::write(&keys.path().join(name), text);
+    let number = |address: &str| address.split_once("?b=").unwrap().1[..1].to_owned();
+    let newer = (jiff::Timestamp::now() - jiff::SignedDuration::from_secs(600)).to_string();
+    write(
+        "2",
+        &format!("{newer} another key, which is newer and as long as it has to be\n"),
+    );
+    eventually("the new one signs", SECOND * 5, async || {
+        number(&files(&bridge.script(MAC).await)[0]) != number(&before)
+    })
+    .await;
+    assert_eq!(bridge.get(&before).await.status, 200);
+    let steps: usize = boots(&bridge, MAC)
+        .await
+        .iter()
+        .map(|boot| boot["steps"].as_array().unwrap().len())
+        .sum();
+    assert_eq!(steps, 1, "the old one still verifies");
+    for name in ["1", "2"] {
+        std::fs::remove_file(keys.path().join(name)).unwrap();
+    }
+    eventually("an empty folder is told of", SECOND * 5, async || {
+        bridge
+            .log()
+            .contains("the new keys of boots are not used, the old ones go on")
+    })
+    .await;
+    assert_eq!(bridge.get(&before).await.status, 200);
+    let empty = site.bridge(&["--boot-keys", folder]).await;
+    assert_eq!(empty.get(&files(&empty.script(MAC).await)[0]).await.status, 200);
+    assert!(empty.log().contains("holds no key"));
+    write(
+        "1",
+        &format!("{newer} another key, which is newer and as long as it has to be\n"),
+    );
+    eventually("the first one is taken up", SECOND * 5, async || {
+        let [kernel, ..] = files(&empty.script(MAC).await);
+        bridge.get(&kernel).await;
+        boots(&bridge, MAC).await[0]["steps"].as_array().unwrap().len() == 1
+    })
+    .await;
+    let nowhere = command(&["server", "--manifests", folder, "--boot-keys", "/nowhere", "--port", "0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(
+        !nowhere.status.success() && said.contains("--boot-keys: /nowhere is no folder"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_tells_of_a_boot_while_it_goes() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&["--connection-rate-limit", "1M"]).await;
+    assert_eq!(bridge.ask(Method::HEAD, "/boots/stream", &[]).await.status, 200);
+    let response = bridge.send(Method::GET, "/boots/stream", &[]).await;
+    assert!(
+        response.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/event-stream")
+    );
+    let mut events = response.bytes_stream();
+    let [_, _, rootfs] = files(&bridge.script(MAC).await);
+    let machine = bridge.send(Method::GET, &rootfs, &[]);
+    let fetched = async { machine.await.bytes().await.unwrap().len() };
+    let told = async {
+        let (mut seen, mut text) = (Vec::new(), String::new());
+        while let Some(piece) = events.next().await {
+            text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
+                    seen.push(serde_json::from_str::<Value>(data).unwrap());
+                }
+                text = rest.to_owned();
+            }
+            if seen.last().is_some_and(|boot| boot["outcome"] == "Complete") {
+                break;
+            }
+        }
+        seen
+    };
+    let (length, seen) = tokio::time::timeout(SECOND * 30, async { tokio::join!(fetched, told) })
+        .await
+        .unwrap();
+    assert_eq!(length, 3_000_000);
+    let bytes: Vec<u64> = seen
+        .iter()
+        .map(|boot| boot["steps"][0]["bytes"].as_u64().unwrap_or_default())
+        .collect();
+    assert!(
+        bytes.len() > 3 && bytes.is_sorted() && bytes.last() == Some(&3_000_000),
+        "{bytes:?}"
+    );
+    assert!(
+        seen.iter()
+            .all(|boot| boot["mac"] == MAC && boot["steps"][0]["length"].as_u64().is_none_or(|all| all == 3_000_000))
+    );
+}
+
+#[tokio::test]
+async fn watchers_are_limited_and_hold_up_no_end() {
+    let site = Site::start().await;
+    let mut bridge = site.bridge(&[]).await;
+    let mut watchers = Vec::new();
+    for _ in 0..64 {
+        watchers.push(bridge.send(Method::GET, "/boots/stream", &[]).await);
+    }
+    assert!(watchers.iter().all(|watcher| watcher.status() == 200));
+    let refused = bridge.get("/boots/stream").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.problem().as_str()),
+        (503, "too-many-watchers")
+    );
+    watchers.pop();
+    eventually("a place is free again", SECOND * 10, async || {
+        bridge.send(Method::GET, "/boots/stream", &[]).await.status() == 200
+    })
+    .await;
+    bridge.terminate();
+    assert!(bridge.ended(SECOND * 5).await.success());
+}
+
+#[tokio::test]
+async fn a_machine_that_boots_its_disk_and_one_that_nobody_knows_are_told_apart() {
+    let site = Site::start().await;
+    site.agent("a", "one", MAC, "installed", "Done");
+    let bridge = site.bridge(&["--local-disk", "Exit"]).await;
+    bridge.script(MAC).await;
+    let boot = &boots(&bridge, "5254.00cc.0001").await[0];
+    assert_eq!(
+        (&boot["outcome"], &boot["rule"]),
+        (&Value::from("LocalDisk"), &Value::from("BootPolicy"))
+    );
+    site.remove("env-a-lab.yaml");
+    let bridge = site.bridge(&["--unknown-hosts", "Shell"]).await;
+    bridge.script("52:54:00:ff:00:01").await;
+    let boot = &boots(&bridge, "52:54:00:ff:00:01").await[0];
+    assert_eq!(
+        (&boot["outcome"], &boot["boots"]),
+        (&Value::from("Script"), &Value::from("Shell"))
+    );
+    // What was only asked for is no boot.
+    bridge.ask(Method::HEAD, "/ipxe-mac-boot/52:54:00:ff:00:02", &[]).await;
+    bridge.get("/explain/52:54:00:ff:00:02").await;
+    assert!(boots(&bridge, "52:54:00:ff:00:02").await.is_empty());
+    assert_eq!(bridge.get("/boots/nonsense").await.problem(), "bad-mac-address");
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_is_no_flood_of_the_log_and_hides_no_other_machine() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&["--log-level", "info"]).await;
+    for _ in 0..500 {
+        bridge.script(MAC).await;
+        bridge.get("/ipxe-mac-boot/52:54:00:cc:00:02").await;
+    }
+    bridge.script("52:54:00:cc:00:09").await;
+    eventually("it is said how much was left out", SECOND * 15, async || {
+        bridge.log().contains("lines were left out of the log")
+    })
+    .await;
+    let log = bridge.log();
+    let about = |mac: &str| {
+        log.lines()
+            .filter(|line| line.contains("script served") && line.contains(mac))
+            .count()
+    };
+    assert!((30..60).contains(&about(MAC)), "{}", about(MAC));
+    assert_eq!(about("52:54:00:cc:00:09"), 1);
+    let left_out = log.lines().find(|line| line.contains("lines were left out")).unwrap();
+    let left_out: Value = serde_json::from_str(left_out).unwrap();
+    assert!(left_out["lines"].as_u64().unwrap() > 400, "{left_out}");
+}
+
+#[tokio::test]
+async fn durations_have_traces_as_examples_and_older_clients_get_the_older_form() {
+    let site = Site::start().await;
+    let folder = site.path().to_str().unwrap();
+    let collector = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")];
+    let bridge = Bridge::start_with(&["--manifests", folder], &collector).await;
+    bridge.wait_ready().await;
+    let [kernel, ..] = files(&bridge.script(MAC).await);
+    assert_eq!(bridge.get(&kernel).await.status, 200);
+    let trace = boots(&bridge, MAC).await[0]["trace"].as_str().unwrap().to_owned();
+    let example = format!(" # {{trace_id=\"{trace}\"}} ");
+    eventually("the transfer is counted", SECOND * 5, async || {
+        bridge.metrics().await.contains(&example)
+    })
+    .await;
+    let line = bridge.metrics().await;
+    let line = line.lines().find(|line| line.contains(&example)).unwrap();
+    assert!(line.starts_with("ipxe_bridge_transfer_duration_seconds_bucket{"), "{line}");
+
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |accept: &str| {
+        let request = client.get(format!("{}/metrics", bridge.metrics_url)).header("accept", accept);
+        let answer = request.send().await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (kind, answer.text().await.unwrap())
+    };
+    let (kind, text) = ask("text/plain;version=0.0.4").await;
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    assert!(
+        text.contains("# TYPE ipxe_bridge_scripts_total counter\n") && text.contains("\nipxe_bridge_scripts_total{"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("# EOF") && !text.contains("# UNIT") && !text.contains(" # {"),
+        "{text}"
+    );
+    let (kind, text) = ask("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1").await;
+    assert!(
+        kind.starts_with("application/openmetrics-text") && text.ends_with("# EOF\n"),
+        "{kind}"
+    );
+}
