@@ -15,6 +15,7 @@ pub mod node;
 pub mod olm;
 pub mod operator;
 pub mod process;
+pub mod pxe;
 pub mod qemu;
 pub mod site;
 
