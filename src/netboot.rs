@@ -481,7 +481,8 @@ fn start(wire: Wire, state: &Arc<State>, end: &CancellationToken) -> JoinSet<()>
             tasks.spawn(dhcp(socket, BOOT_PORT, Some(at.address)));
         }
         if let Some(socket) = at.tftp {
-            tasks.spawn(tftp::serve(socket, at.address, state.clone(), end.clone()));
+            let (state, end) = (state.clone(), end.clone());
+            tasks.spawn_blocking(move || tftp::serve(socket, at.address, &state, &end));
         }
         if let Some(listener) = at.http {
             tasks.spawn(http::serve(listener, Pages::Programs(at.address), state.clone(), end.clone()));

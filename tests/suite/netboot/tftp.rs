@@ -202,6 +202,37 @@ fn a_client_that_stops_acknowledging_is_given_up_and_the_others_are_served() {
 }
 
 #[test]
+fn a_client_that_repeats_itself_is_sent_what_it_waits_for_and_given_up_in_the_end() {
+    let Some(lab) = Lab::start() else { return };
+    let (_folder, mut netboot) = served(&lab, &[]);
+    let client = lab.enter("client", || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.send_to(b"\0\x01one\0octet\0", "10.77.0.1:69").unwrap();
+        // It answers at every tick that nothing has come, as if block 1 was lost each time. Sooner than the server's time is up.
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let (mut buffer, mut blocks, mut quiet, mut server) = ([0; 2048], 0, 0, None);
+        while quiet < 15 {
+            match socket.recv_from(&mut buffer) {
+                Ok((_, from)) => {
+                    assert_eq!(buffer[..4], [0, 3, 0, 1]);
+                    (blocks, quiet, server) = (blocks + 1, 0, Some(from));
+                }
+                Err(_) => {
+                    quiet += 1;
+                    if let Some(server) = server {
+                        // Whoever has given up no longer hears it.
+                        let _ = socket.send_to(&[0, 4, 0, 0], server);
+                    }
+                }
+            }
+        }
+        blocks
+    });
+    assert_eq!(client.join().unwrap(), 5);
+    netboot.wait_for("the machine was not heard of any more", Duration::from_secs(1));
+}
+
+#[test]
 fn one_port_for_all_goes_through_address_translation() {
     let Some(lab) = Lab::start() else { return };
     // As a Service does it: what comes to another address goes on to the server, seen as coming from there.
