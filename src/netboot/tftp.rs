@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::Tftp;
 
-use super::State;
+use super::state::State;
 use super::transfer::{End, ReadRequest, Step, Transfer, not_found};
 use super::wire::transfer_socket;
 

@@ -8,9 +8,9 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::cli::{ProxyDhcp, Tftp};
 
-use super::Settings;
 use super::interface::Interface;
 use super::offer::{BOOT_PORT, SERVER_PORT};
+use super::settings::Settings;
 
 /// Port of TFTP servers.
 pub const TFTP_PORT: u16 = 69;

@@ -39,6 +39,27 @@ fn one_process_and_a_folder_of_yaml_boot_a_machine_at_home() {
     ] {
         assert!(log.contains(line), "{line}: {log}");
     }
+    // What the guide says to look with shows something.
+    let guide = include_str!("../../../docs/network.md");
+    let (_, symptoms) = guide.split_once("## When nothing happens").unwrap();
+    let (symptoms, _) = symptoms.split_once("\n## ").unwrap();
+    let commands: Vec<&str> = symptoms
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.starts_with("curl "))
+        .collect();
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    for command in commands {
+        let command = command
+            .replace("curl", "curl -sSf --max-time 20")
+            .replace("BRIDGE", "10.77.0.1")
+            .replace("SERVER", "10.77.0.1")
+            .replace("MAC", MAC);
+        home.lab.run("client", "sh", &["-c", &command]);
+    }
+    let listening = home.lab.run("srv", "ss", &["-ulnp", "sport = :67"]);
+    assert!(listening.contains("ipxe-bridge"), "{listening}");
 }
 
 #[test]

@@ -283,6 +283,12 @@ fn what_is_no_request_for_a_file_gets_its_answer_or_none() {
         ));
         assert!(said.contains("File Not Found") || said.contains("(68)"), "{name}: {said}");
     }
+    for name in ["../files/one", "../../etc/passwd", "sub", "%2e%2e/one"] {
+        let said = failed(&format!(
+            "curl -sSf --path-as-is --max-time 8 'http://10.77.0.1:9879/boot-programs/{name}'"
+        ));
+        assert!(said.contains("404"), "{name}: {said}");
+    }
     lab.run(
         "client",
         "sh",
