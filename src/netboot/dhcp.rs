@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::boot::mac::MacAddr;
 
-use super::State;
 use super::interface::Interface;
 use super::offer::{self, Outcome, Silence, Site};
 use super::packet::giaddr;
+use super::state::State;
 
 /// The largest datagram.
 const MAX_DATAGRAM: usize = 65_535;

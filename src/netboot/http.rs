@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
-use super::State;
+use super::state::State;
 
 /// A request's head has to be there by then; an idle connection is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

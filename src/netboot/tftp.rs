@@ -13,11 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cli::Tftp;
 
-use super::State;
+use super::state::State;
 use super::transfer::{End, ReadRequest, Step, Transfer, not_found};
 use super::wire::transfer_socket;
 
@@ -37,26 +39,49 @@ struct Entry {
     end: CancellationToken,
 }
 
-/// Hears requests at one address until the end.
-pub async fn serve(socket: Arc<UdpSocket>, address: Ipv4Addr, state: Arc<State>, end: CancellationToken) {
+/// Hears requests at one address until the end. Blocks a thread, which does nothing else: a block is a few microseconds of work, and waking
+/// another thread for it costs as much again. It also leaves the others to DHCP, however many machines fetch at once.
+pub fn serve(socket: std::net::UdpSocket, address: Ipv4Addr, state: &Arc<State>, end: &CancellationToken) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, %address, "TFTP cannot be answered"),
+    };
+    runtime.block_on(async {
+        match UdpSocket::from_std(socket) {
+            Ok(socket) => hear_all(Arc::new(socket), address, state, end).await,
+            Err(error) => tracing::error!(%error, %address, "TFTP cannot be answered"),
+        }
+    });
+}
+
+async fn hear_all(socket: Arc<UdpSocket>, address: Ipv4Addr, state: &Arc<State>, end: &CancellationToken) {
     let open = Open::default();
+    let transfers = TaskTracker::new();
     let mut buffer = [0; MAX_PACKET];
     loop {
         let received = tokio::select! {
             biased;
-            () = end.cancelled() => return,
+            () = end.cancelled() => break,
             received = socket.recv_from(&mut buffer) => received,
         };
         match received {
-            Ok((length, client)) => hear(&buffer[..length], client, &socket, address, &open, &state, &end).await,
+            Ok((length, client)) => {
+                if let Some(transfer) = hear(&buffer[..length], client, &socket, address, &open, state, end).await {
+                    transfers.spawn(transfer);
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, "a TFTP packet could not be received");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
+    // They end by the same token, and are counted.
+    transfers.close();
+    transfers.wait().await;
 }
 
+/// Answers a packet, or gives the transfer that it begins.
 async fn hear(
     packet: &[u8],
     client: SocketAddr,
@@ -65,11 +90,11 @@ async fn hear(
     open: &Open,
     state: &Arc<State>,
     end: &CancellationToken,
-) {
+) -> Option<impl Future<Output = ()> + 'static> {
     // Nothing can be sent to port 0, and what says it comes from there is made up.
     if client.port() == 0 || !state.settings.is_client(client.ip()) {
         state.metrics.transfer(None, "not-allowed", 0);
-        return;
+        return None;
     }
     let request = match ReadRequest::parse(packet) {
         Ok(request) => request,
@@ -86,7 +111,7 @@ async fn hear(
                     let _ = socket.send_to(&answer, client).await;
                 }
             }
-            return;
+            return None;
         }
     };
     let name = request.table_name();
@@ -98,14 +123,12 @@ async fn hear(
             false => tracing::info!(%client, file = shown(&request.name), "TFTP: no such file"),
         }
         let _ = socket.send_to(&not_found(), client).await;
-        return;
+        return None;
     };
-    let Some((mut channel, entry_end, proven)) = enter(&request, client, socket, address, open, state, end) else {
-        return;
-    };
+    let (mut channel, entry_end, proven) = enter(&request, client, socket, address, open, state, end)?;
     state.metrics.transfers_open.inc();
     let (state, open, end) = (state.clone(), open.clone(), end.clone());
-    tokio::spawn(async move {
+    Some(async move {
         let mut transfer = Transfer::new(&request, bytes);
         let outcome = tokio::select! {
             biased;
@@ -130,7 +153,7 @@ async fn hear(
             Some(End::Aborted) => tracing::warn!(%client, file = shown(&name), sent, size, "TFTP: the machine broke it off"),
             _ => tracing::info!(%client, file = shown(&name), sent, size, "TFTP: {label}"),
         }
-    });
+    })
 }
 
 /// Finds a place for a transfer; `None` if the request is heard of already, or there is no place.
@@ -216,6 +239,10 @@ async fn run(transfer: &mut Transfer, channel: &mut Channel, proven: &AtomicBool
     let mut packet = Vec::with_capacity(2048);
     let mut buffer = [0; MAX_PACKET];
     let mut step = Step::Send;
+    // A timer for each block would cost more than sending it: this one is set again when it goes off too early.
+    let timer = tokio::time::sleep(transfer.wait());
+    tokio::pin!(timer);
+    let mut until = timer.deadline();
     loop {
         match step {
             Step::Send => {
@@ -225,19 +252,33 @@ async fn run(transfer: &mut Transfer, channel: &mut Channel, proven: &AtomicBool
                     // Like every loss: sent again when time is up.
                     let _ = channel.send(&bytes).await;
                 }
+                until = Instant::now() + transfer.wait();
+                if timer.is_elapsed() || until < timer.deadline() {
+                    timer.as_mut().reset(until);
+                }
             }
+            // Time goes on: a client that repeats itself must not put off what it waits for, nor hold its place for ever.
             Step::Wait => {}
             Step::End(end) => return end,
         }
-        step = match tokio::time::timeout(transfer.wait(), channel.receive(&mut buffer)).await {
-            Ok(Ok(length)) => {
-                proven.store(true, Ordering::Relaxed);
-                transfer.receive(&buffer[..length])
-            }
-            // Its port is closed: it has what it wanted, or went away.
-            Ok(Err(_)) if transfer.sent() == transfer.size() => Step::End(End::Complete),
-            Ok(Err(_)) => Step::End(End::Lost),
-            Err(_) => transfer.timeout(),
+        step = tokio::select! {
+            biased;
+            received = channel.receive(&mut buffer) => match received {
+                Ok(length) => {
+                    proven.store(true, Ordering::Relaxed);
+                    transfer.receive(&buffer[..length])
+                }
+                // Its port is closed: it has what it wanted, or went away.
+                Err(_) if transfer.sent() == transfer.size() => Step::End(End::Complete),
+                Err(_) => Step::End(End::Lost),
+            },
+            () = &mut timer => match Instant::now() >= until {
+                true => transfer.timeout(),
+                false => {
+                    timer.as_mut().reset(until);
+                    Step::Wait
+                }
+            },
         };
     }
 }

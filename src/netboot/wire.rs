@@ -2,16 +2,15 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::cli::{ProxyDhcp, Tftp};
 
-use super::Settings;
 use super::interface::Interface;
 use super::offer::{BOOT_PORT, SERVER_PORT};
+use super::settings::Settings;
 
 /// Port of TFTP servers.
 pub const TFTP_PORT: u16 = 69;
@@ -34,8 +33,8 @@ pub struct AtAddress {
     pub address: Ipv4Addr,
     /// PXE firmware's questions about boot programs.
     pub boot: Option<UdpSocket>,
-    /// TFTP requests.
-    pub tftp: Option<Arc<UdpSocket>>,
+    /// TFTP requests; belongs to the thread that will hear them.
+    pub tftp: Option<std::net::UdpSocket>,
     /// Boot programs over HTTP.
     pub http: Option<TcpListener>,
 }
@@ -55,7 +54,8 @@ impl Wire {
     pub fn open(interface: Interface, settings: &Settings) -> Result<Self, BindError> {
         let offers = match settings.proxy_dhcp {
             ProxyDhcp::Full => Some(
-                udp(Ipv4Addr::UNSPECIFIED, SERVER_PORT, Some(&interface.name))
+                bind(Ipv4Addr::UNSPECIFIED, SERVER_PORT, Some(&interface.name))
+                    .and_then(UdpSocket::from_std)
                     .map_err(|error| BindError::new("ProxyDHCP", &interface.name, SERVER_PORT, &error))?,
             ),
             ProxyDhcp::Port4011 | ProxyDhcp::Off => None,
@@ -63,15 +63,19 @@ impl Wire {
         let at_address = |address: Ipv4Addr| {
             let place = format!("{} ({address})", interface.name);
             let bound = |what, port, wanted: bool| match wanted {
-                true => udp(address, port, None)
+                true => bind(address, port, None)
                     .map(Some)
                     .map_err(|error| BindError::new(what, &place, port, &error)),
                 false => Ok(None),
             };
+            let boot = bound("ProxyDHCP", BOOT_PORT, settings.proxy_dhcp != ProxyDhcp::Off)?;
             Ok(AtAddress {
                 address,
-                boot: bound("ProxyDHCP", BOOT_PORT, settings.proxy_dhcp != ProxyDhcp::Off)?,
-                tftp: bound("TFTP", TFTP_PORT, settings.tftp != Tftp::Off)?.map(Arc::new),
+                boot: boot
+                    .map(UdpSocket::from_std)
+                    .transpose()
+                    .map_err(|error| BindError::new("ProxyDHCP", &place, BOOT_PORT, &error))?,
+                tftp: bound("TFTP", TFTP_PORT, settings.tftp != Tftp::Off)?,
                 http: match settings.programs_port {
                     Some(port) => {
                         Some(tcp(address, port).map_err(|error| BindError::new("boot programs over HTTP", &place, port, &error))?)
@@ -131,7 +135,7 @@ impl BindError {
 
 /// Bound to an interface, a socket hears only that one, and a broadcast needs no route. Without "reuse": a DHCP server on this machine
 /// would share the port with us, and lose what machines send to it alone.
-fn udp(address: Ipv4Addr, port: u16, interface: Option<&str>) -> io::Result<UdpSocket> {
+fn bind(address: Ipv4Addr, port: u16, interface: Option<&str>) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if let Some(interface) = interface {
@@ -139,15 +143,15 @@ fn udp(address: Ipv4Addr, port: u16, interface: Option<&str>) -> io::Result<UdpS
         socket.set_broadcast(true)?;
     }
     socket.bind(&SocketAddr::V4(SocketAddrV4::new(address, port)).into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// The socket of one transfer.
 pub fn transfer_socket(address: Ipv4Addr, client: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = udp(address, 0, None)?;
+    let socket = bind(address, 0, None)?;
     // What others send to it is refused by the kernel. Without waiting: UDP connects at once.
-    socket2::SockRef::from(&socket).connect(&client.into())?;
-    Ok(socket)
+    socket.connect(client)?;
+    UdpSocket::from_std(socket)
 }
 
 fn tcp(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {

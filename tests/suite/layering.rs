@@ -24,8 +24,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
+            // Unit tests in files of their own.
+            true if path.ends_with("tests") => {}
             true => collect(&path, files),
-            // Unit tests in a file of their own.
             false if path.ends_with("tests.rs") => {}
             false if path.extension().is_some_and(|extension| extension == "rs") => files.push(path),
             false => {}

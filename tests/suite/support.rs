@@ -18,6 +18,7 @@ pub mod olm;
 pub mod olm_v1;
 pub mod operator;
 pub mod process;
+pub mod pxe;
 pub mod qemu;
 pub mod site;
 

@@ -2,7 +2,7 @@
 # Builds or finds the programs that the tests run against, once per version, in a cache outside the tree, and prints the folder that holds them.
 #
 #   tests/tools/install.sh control-plane   etcd, kube-apiserver, kube-controller-manager, kubectl
-#   tests/tools/install.sh netboot         DHCP servers of others (dhcpd, Kea), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
+#   tests/tools/install.sh netboot         DHCP servers and a relay of others (dhcpd, Kea, dhcrelay), TFTP's clients and server, Debian trixie's iPXE; dnsmasq from packages
 #   tests/tools/install.sh olm             opm, catalog and olm (OLM v0), verify, kustomize, scorecard-test, and in crds the neighbours' definitions
 #   tests/tools/install.sh olm-v1          operator-controller and catalogd (OLM v1) with their definitions, and a registry for images
 #   tests/tools/install.sh bench           matchbox; nginx and wrk from packages (Debian); what cannot be had is left out, loudly
@@ -268,13 +268,13 @@ netboot() {
     apt_get update
     apt_get install -y --no-install-recommends "${missing[@]}"
   fi
-  key=1
+  key=2
   out="$cache/netboot-$key"
   if [ ! -e "$out/complete" ]; then
-    say "downloading dhcpd, Kea, tftpd and the next Debian's iPXE (20 MB, once) ..."
+    say "downloading dhcpd, a relay, Kea, tftpd and the next Debian's iPXE (20 MB, once) ..."
     rm -rf "$out"
     apt_get update || say "could not refresh the package lists, going on with what is there"
-    unpacked "$out/servers" isc-dhcp-server kea-dhcp4-server tftpd-hpa
+    unpacked "$out/servers" isc-dhcp-server isc-dhcp-relay kea-dhcp4-server tftpd-hpa
     next_ipxe "$out/trixie"
     touch "$out/complete"
   fi

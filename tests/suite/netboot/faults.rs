@@ -1,39 +1,14 @@
 //! What goes wrong on a boot network: each has its stated outcome, and the rest goes on.
 
-use std::net::{SocketAddr, UdpSocket};
-
-use socket2::{Domain, Protocol, Socket, Type};
-
 use super::*;
+use crate::support::pxe::{self, boot_files};
 
-/// A DISCOVER of a BIOS machine's PXE, and every answer within a moment.
+/// What a BIOS machine's PXE on the segment is answered.
 fn discover(lab: &Lab, mac: [u8; 6]) -> Vec<Vec<u8>> {
-    let asked = lab.enter("client", move || {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
-        socket.bind_device(Some(b"eth0")).unwrap();
-        socket.set_broadcast(true).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&SocketAddr::from(([0, 0, 0, 0], 68)).into()).unwrap();
-        let socket = UdpSocket::from(socket);
-        let mut packet = vec![0; 236];
-        packet[..3].copy_from_slice(&[1, 1, 6]);
-        packet[10] = 0x80;
-        packet[28..34].copy_from_slice(&mac);
-        packet.extend(b"\x63\x82\x53\x63\x35\x01\x01\x3c\x09PXEClient\x5d\x02\0\0\xff");
-        socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
-        socket.send_to(&packet, "255.255.255.255:67").unwrap();
-        let mut buffer = [0; 1500];
-        std::iter::from_fn(|| socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())).collect()
-    });
-    asked.join().unwrap()
+    lab.enter("client", move || pxe::discover(mac)).join().unwrap()
 }
 
 const KNOWN: [u8; 6] = [0x52, 0x54, 0, 0xcc, 0, 1];
-
-fn boot_files(answers: &[Vec<u8>]) -> Vec<String> {
-    let file = |answer: &Vec<u8>| String::from_utf8_lossy(&answer[108..236]).trim_end_matches('\0').to_owned();
-    answers.iter().map(file).collect()
-}
 
 /// What the program says when it does not start.
 #[track_caller]
@@ -281,16 +256,4 @@ fn a_bridge_that_cannot_be_asked_leaves_its_last_word() {
     drop(bridge);
     netboot.wait_for("the machines it told last are answered on", Duration::from_secs(20));
     assert_eq!(discover(&lab, KNOWN).len(), 1);
-}
-
-#[test]
-fn one_process_does_it_all_at_home() {
-    let Some(lab) = Lab::start() else { return };
-    let site = lab.site(Options::default());
-    site.host("a", "n1", MAC, Some("lab"));
-    let arguments = ["server", "--manifests", site.path().to_str().unwrap(), "--netboot", "eth0"];
-    let mut home = lab.ours("srv", &arguments, "the bridge tells its machines");
-    assert_eq!(boot_files(&discover(&lab, KNOWN)), ["undionly.kpxe"]);
-    home.wait_for("iPXE is sent to http://10.77.0.1:9876/boot.ipxe", Duration::from_secs(1));
-    assert!(home.ended().is_none());
 }

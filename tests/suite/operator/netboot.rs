@@ -53,6 +53,20 @@ async fn the_boot_networks_pod_is_made_mended_and_taken_away() {
         .unwrap();
     there(plane, "deployment", NAMESPACE, name).await;
 
+    // As OpenShift says it when no SCC lets the pod have what it needs; then somebody has applied one.
+    let constraint = "pods \"booting-ipxe-bridge-netboot-\" is forbidden: unable to validate against any security context constraint: [provider \
+        \"restricted-v2\": Forbidden: not usable by user or serviceaccount, provider restricted-v2: .spec.securityContext.hostNetwork: Invalid value: true]";
+    let failed = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": constraint}]);
+    plane.status("deployment", NAMESPACE, name, json!({"conditions": failed}));
+    for told in [
+        "unable to validate against any security context constraint",
+        "deploy/openshift/netboot-scc.yaml",
+    ] {
+        says(plane, "booting", "Degraded", "True", "NetbootRefused", told).await;
+    }
+    plane.status("deployment", NAMESPACE, name, json!({"conditions": []}));
+    says(plane, "booting", "Stalled", "False", "AsExpected", "").await;
+
     plane.bridge("booting", spec(json!({"enabled": false, "interface": "eth1"})));
     gone(plane, "deployment", NAMESPACE, name).await;
     gone(plane, "serviceaccount", NAMESPACE, name).await;

@@ -1,5 +1,7 @@
 //! Pods that really run: the shipped operator brings up a bridge, and machines notice nothing of what is done to it.
 
+mod boot_network;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +14,7 @@ use kube::api::ListParams;
 use super::*;
 use crate::support::bundle;
 use crate::support::control_plane::CRDS;
+use crate::support::lab::netboot_tools;
 use crate::support::node::{GATEWAY, Node};
 use crate::support::site as sample;
 use crate::upstream_service::{Content, Options};
@@ -175,7 +178,16 @@ async fn machines_notice_nothing_of_a_roll_out_a_broken_image_or_a_killed_operat
         return;
     };
     let image = bundle::image(&objects);
-    let Some(node) = Node::start(&plane, &[(&image, program), ("ipxe-bridge:next", program)]).await else {
+    let Some(tools) = tokio::task::spawn_blocking(netboot_tools).await.unwrap() else {
+        return;
+    };
+    let programs = tools.join("trixie");
+    let images = [
+        (image.as_str(), program),
+        ("ipxe-bridge:next", program),
+        (boot_network::PROGRAMS.0, &programs),
+    ];
+    let Some(node) = Node::start(&plane, &images).await else {
         return;
     };
     plane.load_crds(Path::new(CRDS));
@@ -272,7 +284,7 @@ async fn machines_notice_nothing_of_a_roll_out_a_broken_image_or_a_killed_operat
     };
     certificate(&made.cert.pem());
     let machines = Machines::start(&addresses, length as usize);
-    plane.bridge("lab", tls);
+    plane.bridge("lab", tls.clone());
     eventually("the certificate is mounted", SECOND * 30, async || {
         plane
             .object("deployment", NAMESPACE, "lab-ipxe-bridge")
@@ -295,7 +307,10 @@ async fn machines_notice_nothing_of_a_roll_out_a_broken_image_or_a_killed_operat
     certificate(&made.cert.pem());
     ready(SECOND * 60).await;
     machines.stop("a certificate, a broken one, and a good one again").await;
+    let server = addresses.borrow()[0].clone();
     proxy.abort();
+
+    boot_network::machines_are_answered(&plane, &node, &server, &tls, &programs).await;
 
     // Nothing of it is left.
     plane.kubectl(&["delete", "ipxebridge", "lab"], None).unwrap();

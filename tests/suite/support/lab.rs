@@ -5,16 +5,15 @@
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use super::process::Leashed;
+use super::pxe::inside;
 use super::qemu::{Firmware, Guest, Wire};
 use super::site::Site;
 use super::{require, tools};
@@ -171,7 +170,13 @@ impl Lab {
     /// The site's own DHCP server, which knows nothing of booting: dnsmasq.
     #[track_caller]
     pub fn dnsmasq(&self, more: &[&str]) -> Program {
-        // Router advertisements: iPXE would wait 13 s for one; and no ping before each lease.
+        self.dnsmasq_on("dhcp", more)
+    }
+
+    /// The same in another namespace.
+    #[track_caller]
+    pub fn dnsmasq_on(&self, namespace: &str, more: &[&str]) -> Program {
+        // With router advertisements, see `advertise`; and no ping before each lease.
         let mut all = vec![
             "--no-daemon",
             "--conf-file=/dev/null",
@@ -189,17 +194,47 @@ impl Lab {
             "--ra-param=eth0,4,0",
         ];
         all.extend(more);
-        self.spawn("dhcp", "dnsmasq", &all, "DHCP, sockets bound exclusively to interface")
+        self.spawn(namespace, "dnsmasq", &all, "DHCP, sockets bound exclusively to interface")
+    }
+
+    /// A second segment, 10.78.0.0/24, behind a router in the namespace `relay`; a machine's tap is moved there.
+    pub fn relayed_segment(&self, tap: usize) {
+        let script = format!(
+            "set -e; ip netns add relay; ip link add br1 type bridge; ip link set br1 type bridge stp_state 0 forward_delay 0; ip link set br1 up
+             ip link add p-relay type veth peer name eth0 netns relay; ip link set p-relay master br0 up
+             ip link add q-relay type veth peer name eth1 netns relay; ip link set q-relay master br1 up
+             ip -n relay link set lo up; ip -n relay link set eth0 up; ip -n relay link set eth1 up
+             ip -n relay addr add 10.77.0.5/24 dev eth0; ip -n relay addr add 10.78.0.1/24 dev eth1; ip -n relay addr add fd78::1/64 dev eth1 nodad
+             ip netns exec relay sysctl -qw net.ipv4.ip_forward=1
+             for n in srv dhcp; do ip -n $n route add 10.78.0.0/24 via 10.77.0.5; done
+             ip link set tap{tap} master br1"
+        );
+        self.run("", "sh", &["-c", &script]);
+    }
+
+    /// Router advertisements: without them iPXE waits 13 seconds for one. The interface has an address of the network.
+    #[track_caller]
+    pub fn advertise(&self, namespace: &str, interface: &str, network: &str) -> Program {
+        let (interface, range) = (format!("--interface={interface}"), format!("--dhcp-range={network},ra-only"));
+        let every = format!("--ra-param={},4,0", interface.trim_start_matches("--interface="));
+        let arguments = [
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--port=0",
+            &interface,
+            "--enable-ra",
+            &range,
+            &every,
+            "--dhcp-leasefile=leases6",
+        ];
+        self.spawn(namespace, "dnsmasq", &arguments, "router advertisement on")
     }
 
     /// A thread in a namespace of the lab: sockets that it opens are there.
     pub fn enter<T: Send + 'static>(&self, namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
         let path = format!("/proc/{}/root/run/netns/{namespace}", self.holder.id());
-        let file = File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        thread::spawn(move || {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        })
+        inside(Path::new(&path), work)
     }
 
     /// A sample upstream on the loopback of `srv`, and manifests.
@@ -245,11 +280,6 @@ impl Program {
             );
             thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    /// How it ended, once it has.
-    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        self.process.ended()
     }
 
     /// Its process.
@@ -329,19 +359,7 @@ impl Lab {
                 self.spawn("dhcp", "sh", &["-c", &variables], "DHCP4_STARTED")
             }
         };
-        // Without router advertisements iPXE waits 13 seconds for them.
-        let advertisements = [
-            "--no-daemon",
-            "--conf-file=/dev/null",
-            "--user=root",
-            "--port=0",
-            "--interface=eth0",
-            "--enable-ra",
-            "--dhcp-range=fd77::,ra-only",
-            "--ra-param=eth0,4,0",
-            "--dhcp-leasefile=leases6",
-        ];
-        let advertises = self.spawn("dhcp", "dnsmasq", &advertisements, "router advertisement on");
+        let advertises = self.advertise("dhcp", "eth0", "fd77::");
         vec![server, advertises]
     }
 

@@ -10,6 +10,7 @@ mod pod;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,8 +26,11 @@ use tokio::task::JoinSet;
 
 use super::control_plane::ControlPlane;
 use super::require;
-pub use network::GATEWAY;
 use network::Network;
+pub use network::{GATEWAY, Namespace};
+
+/// The file of names of Services, in the node's folder.
+const HOSTS: &str = "hosts";
 
 /// The node's name.
 const NAME: &str = "node-1";
@@ -74,6 +78,8 @@ impl Node {
             .unwrap();
         let network = Network::new();
         network.forward(plane.port());
+        let folder = tempfile::Builder::new().prefix("node-").tempdir().unwrap();
+        std::fs::write(folder.path().join(HOSTS), "127.0.0.1 localhost\n").unwrap();
         let shared = Arc::new(Shared {
             client,
             api_port: plane.port(),
@@ -81,7 +87,7 @@ impl Node {
                 .iter()
                 .map(|(name, path)| ((*name).to_owned(), path.to_path_buf()))
                 .collect(),
-            folder: tempfile::Builder::new().prefix("node-").tempdir().unwrap(),
+            folder,
             network,
             running: Mutex::default(),
         });
@@ -92,6 +98,26 @@ impl Node {
     /// Makes a port of loopback reachable for pods, at [`GATEWAY`].
     pub fn forward(&self, port: u16) {
         self.shared.network.forward(port);
+    }
+
+    /// Tells pods the name of a Service, as the cluster's DNS would.
+    pub fn name(&self, name: &str, address: &str) {
+        let line = format!("{address} {name}\n");
+        let mut file = std::fs::File::options()
+            .append(true)
+            .open(self.shared.folder.path().join(HOSTS))
+            .unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+
+    /// The node's own network: pods that ask for it are there.
+    pub fn own_network(&self) -> Arc<Namespace> {
+        self.shared.network.own()
+    }
+
+    /// A machine on the network that the pods are on.
+    pub fn machine(&self) -> Namespace {
+        self.shared.network.namespace()
     }
 
     /// Kills a pod's process, as the kernel would when memory is short.

@@ -1,4 +1,4 @@
-//! A container's command as a process: a root of its own without anything to write to, a random user, no privileges.
+//! A container's command as a process: a root of its own without anything to write to, a random user and no privileges, unless it asks for some.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,12 +9,13 @@ use std::process::Command;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 
+use super::HOSTS;
 use super::network::{GATEWAY, Namespace};
 use super::volumes::Volumes;
 use crate::support::process::Leashed;
 
 /// As OpenShift gives to a namespace: no user that an image could know.
-const USER: u32 = 1_000_660_000;
+const USER: i64 = 1_000_660_000;
 
 /// Starts the container of a pod.
 pub fn start(pod: &Pod, program: &Path, namespace: &Namespace, volumes: &Volumes, folder: &Path, api_port: u16) -> Leashed {
@@ -40,7 +41,13 @@ pub fn start(pod: &Pod, program: &Path, namespace: &Namespace, volumes: &Volumes
             "--propagation",
             "private",
         ])
-        .args(["sh", "-c", &script(container, &root, program, volumes), "sh", &name])
+        .args([
+            "sh",
+            "-c",
+            &script(pod, container, &root, program, volumes, &folder.join(HOSTS)),
+            "sh",
+            &name,
+        ])
         .args(container.args.iter().flatten().map(|argument| expand(argument, &variables)))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -52,14 +59,14 @@ pub fn start(pod: &Pod, program: &Path, namespace: &Namespace, volumes: &Volumes
 }
 
 /// Makes the root, mounts everything into it, and becomes the program.
-fn script(container: &Container, root: &Path, program: &Path, volumes: &Volumes) -> String {
-    let (root, program) = (root.display(), program.display());
+fn script(pod: &Pod, container: &Container, root: &Path, program: &Path, volumes: &Volumes, hosts: &Path) -> String {
+    let (root, program, hosts) = (root.display(), program.display(), hosts.display());
     let mut script = format!(
         "set -e\nname=$1; shift\nhostname \"$name\"\nmount -t tmpfs tmpfs {root}\ncd {root}\n\
          for d in bin sbin lib lib64 usr; do\n\
            if [ -L /$d ]; then cp -P /$d $d; elif [ -d /$d ]; then mkdir $d; mount --bind /$d $d; fi\ndone\n\
          mkdir -p proc dev etc/ssl\nmount --bind /proc proc\nmount --bind /dev dev\nmount --bind /etc/ssl etc/ssl\n\
-         touch program\nmount --bind {program} program\n"
+         touch program etc/hosts\nmount --bind {program} program\nmount --bind {hosts} etc/hosts\n"
     );
     for mount in container.volume_mounts.iter().flatten() {
         let place = mount.mount_path.trim_start_matches('/');
@@ -73,9 +80,17 @@ fn script(container: &Container, root: &Path, program: &Path, volumes: &Volumes)
     if security.and_then(|security| security.read_only_root_filesystem) == Some(true) {
         script.push_str("mount -o remount,ro .\n");
     }
+    let user = pod.spec.as_ref().unwrap().security_context.as_ref();
+    let user = user.and_then(|context| context.run_as_user).unwrap_or(USER);
+    // What a container adds only reaches root: no capability is ambient.
+    let added = security.and_then(|security| security.capabilities.as_ref()?.add.clone());
+    let mut capabilities = "-all".to_owned();
+    for capability in added.into_iter().flatten() {
+        write!(capabilities, ",+{}", capability.to_lowercase()).unwrap();
+    }
     writeln!(
         script,
-        "exec chroot . /usr/bin/setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all /program \"$@\""
+        "exec chroot . /usr/bin/setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs --inh-caps={capabilities} --bounding-set={capabilities} /program \"$@\""
     )
     .unwrap();
     script

@@ -1,7 +1,9 @@
 //! One bridge, and a network namespace with an address for each pod.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -13,6 +15,8 @@ const BRIDGE: &str = "ipxbnode";
 pub struct Network {
     last: AtomicU8,
     forwards: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// The node's own network, for pods that have it.
+    own: OnceLock<Arc<Namespace>>,
 }
 
 /// A pod's namespace; it goes with the value.
@@ -40,6 +44,7 @@ impl Network {
         Self {
             last: AtomicU8::new(1),
             forwards: std::sync::Mutex::default(),
+            own: OnceLock::new(),
         }
     }
 
@@ -61,6 +66,11 @@ impl Network {
         namespace
     }
 
+    /// The node's own network, which is not this machine's: its ports are free.
+    pub fn own(&self) -> Arc<Namespace> {
+        self.own.get_or_init(|| Arc::new(self.namespace())).clone()
+    }
+
     /// Makes a port of loopback reachable for pods.
     pub fn forward(&self, port: u16) {
         let listener = std::net::TcpListener::bind((GATEWAY, port)).unwrap();
@@ -76,6 +86,13 @@ impl Network {
             }
         });
         self.forwards.lock().unwrap().push(task);
+    }
+}
+
+impl Namespace {
+    /// Where its file is.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
     }
 }
 

@@ -40,7 +40,7 @@ struct Runner {
     shared: Arc<Shared>,
     api: Api<Pod>,
     pod: Pod,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     volumes: Volumes,
     http: reqwest::Client,
     running: Option<Running>,
@@ -57,11 +57,15 @@ pub async fn run(shared: Arc<Shared>, mut updates: watch::Receiver<Pod>) {
     let name = pod.name_any();
     let mut runner = Runner {
         api: Api::namespaced(shared.client.clone(), &pod.namespace().unwrap()),
-        namespace: shared.network.namespace(),
+        namespace: match pod.spec.as_ref().and_then(|spec| spec.host_network) {
+            Some(true) => shared.network.own(),
+            _ => Arc::new(shared.network.namespace()),
+        },
         volumes: Volumes::new(
             shared.folder.path().join(format!("{name}.volumes")),
             shared.client.clone(),
             &pod,
+            &shared.images,
         ),
         http: reqwest::Client::builder()
             .no_proxy()

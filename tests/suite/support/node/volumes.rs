@@ -1,6 +1,6 @@
 //! Volumes in folders: written as a kubelet writes them, whole and exchanged in one step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -20,20 +20,28 @@ pub struct Volumes {
     namespace: String,
     account: String,
     volumes: Vec<Volume>,
+    /// Folders that stand for images.
+    images: BTreeMap<String, PathBuf>,
     written: BTreeMap<String, Files>,
     /// Asked for once: a new one for each look would be a change each time.
     token: Option<String>,
 }
 
 impl Volumes {
-    pub fn new(folder: PathBuf, client: Client, pod: &Pod) -> Self {
+    /// Images are names of folders.
+    pub fn new(folder: PathBuf, client: Client, pod: &Pod, images: &HashMap<String, PathBuf>) -> Self {
         let spec = pod.spec.as_ref().unwrap();
+        let of_image = |volume: &Volume| {
+            let reference = volume.image.as_ref()?.reference.as_ref().unwrap();
+            Some((volume.name.clone(), images.get(reference)?.clone()))
+        };
         Self {
             folder,
             client,
             namespace: pod.namespace().unwrap(),
             account: spec.service_account_name.clone().unwrap_or_default(),
             volumes: spec.volumes.clone().unwrap_or_default(),
+            images: spec.volumes.iter().flatten().filter_map(of_image).collect(),
             written: BTreeMap::new(),
             token: None,
         }
@@ -41,12 +49,18 @@ impl Volumes {
 
     /// Where a volume is.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.images.get(name).cloned().unwrap_or_else(|| self.folder.join(name))
     }
 
     /// Writes what changed. Fails with what is missing.
     pub async fn refresh(&mut self) -> Result<(), String> {
         for volume in self.volumes.clone() {
+            if let Some(image) = &volume.image {
+                match self.images.contains_key(&volume.name) {
+                    true => continue,
+                    false => return Err(format!("failed to pull image {:?}", image.reference)),
+                }
+            }
             let path = self.path(&volume.name);
             fs::create_dir_all(&path).unwrap();
             if volume.empty_dir.is_some() {
