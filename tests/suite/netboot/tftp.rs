@@ -138,7 +138,7 @@ fn fall_silent(server: &'static str, acknowledged: u16) -> Vec<u16> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     // A wait of one second, as the client may ask for.
     socket.send_to(b"\0\x01sub/large\0octet\0timeout\x001\0", server).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
     let (mut buffer, mut blocks) = ([0; 2048], Vec::new());
     while let Ok((length, from)) = socket.recv_from(&mut buffer) {
         assert!(length >= 4);
