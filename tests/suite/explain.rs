@@ -64,6 +64,10 @@ async fn a_running_bridge_tells_rules_objects_arguments_and_the_exact_script() {
     assert_eq!(origin("from=override"), "IpxeHostOverride a/o");
     assert_eq!(origin("from=bridge"), "--kernel-arguments");
     assert_eq!(origin("ignition.platform.id=metal"), "InfraEnv a/lab");
+    assert_eq!(
+        origin("coreos.inst.persistent-kargs=\"console=tty1 console=ttyS1,115200n8\""),
+        "InfraEnv a/lab"
+    );
     assert_eq!(explained["script"].as_str().unwrap(), without_ids(&bridge.script(MAC).await));
 
     let (good, text, said) = explain(&[MAC, "--url", &bridge.url]).await;

@@ -9,7 +9,7 @@ use poem_openapi::types::Example;
 use crate::boot::artifact::PublicUrl;
 use crate::boot::decision::{Boot, Decision};
 use crate::boot::inventory::Inventory;
-use crate::boot::kernel_arguments::ArgumentEdits;
+use crate::boot::kernel_arguments::{self, ArgumentEdits};
 use crate::boot::policy::Policy;
 use crate::server::context::Context;
 
@@ -153,8 +153,7 @@ impl<'a> Explained<'a> {
         let line = script.lines().find(|line| line.starts_with("kernel ")).unwrap_or_default();
         let (line, _) = line.split_once(" || ").unwrap_or((line, ""));
         // `kernel`, its options, its address.
-        let arguments = line
-            .split_whitespace()
+        let arguments = kernel_arguments::arguments(line)
             .skip_while(|word| !word.contains("/boot-artifacts/"))
             .skip(1);
         let origin = |argument: &str| match self.of_override() {
