@@ -37,6 +37,7 @@ mod olm;
 mod olm_v1;
 mod operator;
 mod overrides;
+mod page;
 mod release;
 mod scripts;
 mod telemetry;

@@ -1,0 +1,365 @@
+//! The pages for people: over plain HTTP, and in a real Chromium.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::bridge::{Bridge, eventually, write};
+use crate::support::site::{Site, TOKEN_MARKER, bare_metal_host};
+use crate::support::{free_port, require, tools};
+use crate::upstream_service::{Fault, Target};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A site with everything that a page can show: conflicts, skipped objects, hosts that wait, stop, or boot their disk.
+async fn troubled() -> Site {
+    let site = Site::start().await;
+    site.host("a", "mistyped", "52:54:00:cc:00:03", Some("lba"));
+    site.host("a", "done", "52:54:00:cc:00:04", Some("lab"));
+    site.agent("a", "done", "52:54:00:cc:00:04", "installed", "Done");
+    site.host("b", "twin", "52:54:00:cc:00:05", Some("lab"));
+    site.host("a", "twin", "52:54:00:cc:00:05", Some("lab"));
+    site.host("a", "broken", "zz:zz", Some("lab"));
+    site.write(
+        "override.yaml",
+        "apiVersion: ipxe-bridge.io/v1alpha1\nkind: IpxeHostOverride\nmetadata: {name: tool, namespace: a}\nspec:\n  \
+         macAddresses: ['52:54:00:dd:00:01']\n  script: |\n    #!ipxe\n    echo <script>alert(1)</script> & \"quotes\"\n    shell\n",
+    );
+    site
+}
+
+#[tokio::test]
+async fn the_first_page_names_trouble_first_then_every_host_with_what_it_boots_and_why() {
+    let site = troubled().await;
+    let bridge = site.bridge(&[]).await;
+    let page = bridge.get("/").await;
+    assert_eq!(
+        (page.status.as_u16(), page.header("content-type")),
+        (200, "text/html; charset=utf-8")
+    );
+    let text = page.text();
+    let place = |what: &str| {
+        text.find(what)
+            .unwrap_or_else(|| panic!("{what} is not on the page:\n{text}"))
+    };
+    let in_order = [
+        "Ready: machines are answered",
+        "Needs attention",
+        "claimed by BareMetalHost a/twin, BareMetalHost b/twin",
+        "BareMetalHost a/broken",
+        "names InfraEnv a/lba, which does not exist",
+        "<h2 id=\"hosts\">",
+        "a/done</a>",
+        "Its own disk",
+        "Agent a/done is in state installed",
+        "a/mistyped</a>",
+        "Waits",
+        "a/n1</a>",
+        "InfraEnv a/lab",
+        "Stops with a message",
+        "InfraEnv b/lab, unless the service says disk",
+        "Machine of an override",
+        "Script of IpxeHostOverride a/tool",
+        "<h2 id=\"environments\">",
+    ];
+    for pair in in_order.windows(2) {
+        assert!(
+            place(pair[0]) < place(pair[1]),
+            "{:?} comes before {:?}:\n{text}",
+            pair[1],
+            pair[0]
+        );
+    }
+    assert!(
+        text.contains(&format!("{}/boot.ipxe", bridge.url)),
+        "lines for the DHCP server"
+    );
+}
+
+#[tokio::test]
+async fn a_hosts_page_explains_and_shows_the_script_and_changes_nothing() {
+    let site = troubled().await;
+    let bridge = site.bridge(&[]).await;
+    let page = bridge.get("/hosts/5254.00cc.0001").await;
+    let text = page.text();
+    for what in [
+        "<h1>a/n1</h1>",
+        "BareMetalHost a/n1 wants InfraEnv a/lab",
+        "UntilInstalled",
+        "boot-artifacts/kernel/a/lab",
+        "data-copy",
+    ] {
+        assert!(text.contains(what), "{what}:\n{text}");
+    }
+    // What an override says is text, whatever it looks like.
+    let text = bridge.get("/hosts/52-54-00-dd-00-01").await.text().to_owned();
+    assert!(
+        text.contains("echo &#60;script&#62;alert(1)&#60;/script&#62; &#38; &#34;quotes&#34;"),
+        "{text}"
+    );
+    let stopped = bridge.get("/hosts/52-54-00-cc-00-05").await.text().to_owned();
+    assert!(
+        stopped.contains("<h2 id=\"conflicts\">") && stopped.contains("Stops with a message"),
+        "{stopped}"
+    );
+    let unknown = bridge.get("/hosts/52-54-00-ff-00-01").await.text().to_owned();
+    assert!(
+        unknown.contains("which no object names") && unknown.contains("is the default environment"),
+        "{unknown}"
+    );
+    let bad = bridge.get("/hosts/nonsense").await;
+    assert_eq!((bad.status.as_u16(), bad.problem().as_str()), (400, "bad-mac-address"));
+
+    // A boot that is limited to one is not used up by looking at it.
+    let folder = tempfile::tempdir().unwrap();
+    let once = "apiVersion: ipxe-bridge.io/v1alpha1\nkind: IpxeHostOverride\nmetadata: {name: once, namespace: a}\nspec:\n  bootLimit: 1\n  \
+                macAddresses: ['52:54:00:dd:00:02']\n  script: |\n    #!ipxe\n    echo once\n";
+    site.write("once.yaml", once);
+    let bridge = site.bridge(&["--state-dir", folder.path().to_str().unwrap()]).await;
+    for _ in 0..3 {
+        assert!(bridge.get("/hosts/52:54:00:dd:00:02").await.text().contains("echo once"));
+    }
+    assert_eq!(bridge.script("52:54:00:dd:00:02").await, "#!ipxe\necho once\n");
+    eventually("it was booted as often as it may", SECOND, async || {
+        bridge
+            .get("/hosts/52:54:00:dd:00:02")
+            .await
+            .text()
+            .contains("as often as its bootLimit says")
+    })
+    .await;
+
+    // A service that hangs does not keep a person from the reasons.
+    site.upstream.set_fault(Target::Script, Some(Fault::Delay(30 * SECOND)), None);
+    let bridge = site.bridge(&[]).await;
+    let start = Instant::now();
+    let text = bridge.get("/hosts/52:54:00:cc:00:01").await.text().to_owned();
+    assert!(
+        text.contains("did not answer within 3 s") && text.contains("BareMetalHost a/n1 wants"),
+        "{text}"
+    );
+    assert!(start.elapsed() < 6 * SECOND);
+}
+
+#[tokio::test]
+async fn a_page_is_there_before_the_bridge_is_ready_and_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing listens there.
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]\nusers: [{{name: x, user: {{}}}}]\n\
+         clusters: [{{name: x, cluster: {{server: 'http://127.0.0.1:{}'}}}}]\n",
+        free_port()
+    );
+    let kubeconfig = write(&folder.path().join("kubeconfig"), kubeconfig);
+    let bridge = Bridge::start_with(&[], &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    eventually("the page says what is missing", 10 * SECOND, async || {
+        let page = bridge.get("/").await;
+        let text = page.text();
+        page.status == 200 && text.contains("Not ready: machines are told to ask again") && text.contains("BareMetalHost")
+    })
+    .await;
+    assert_eq!(bridge.get("/hosts/52:54:00:cc:00:01").await.status, 503);
+}
+
+#[tokio::test]
+async fn ten_thousand_hosts_are_searched_and_paged() {
+    let site = Site::start().await;
+    let mut all = String::new();
+    for number in 0..10_000_u32 {
+        let mac = format!(
+            "52:54:01:{:02x}:{:02x}:{:02x}",
+            number >> 16,
+            (number >> 8) & 255,
+            number & 255
+        );
+        write!(
+            all,
+            "---\n{}",
+            bare_metal_host("a", &format!("node-{number:05}"), &mac, Some("lab"))
+        )
+        .unwrap();
+    }
+    site.write("many.yaml", &all);
+    let bridge = site.bridge(&[]).await;
+    let names = |text: &str| -> Vec<String> {
+        let rows = text.split("<th scope=\"row\"><a href=\"hosts/").skip(1);
+        rows.map(|row| row.split('>').nth(1).unwrap().split('<').next().unwrap().to_owned())
+            .collect()
+    };
+    let first = bridge.get("/").await;
+    assert!(
+        first.body.len() < 100_000,
+        "a page of {} bytes is not small",
+        first.body.len()
+    );
+    let shown = names(first.text());
+    assert_eq!((shown.len(), shown[0].as_str()), (50, "a/n1"));
+    assert!(first.text().contains("1 to 50 of 10002, page 1 of 201"), "{}", first.text());
+    // By its own links from page to page.
+    let next = first
+        .text()
+        .split("rel=\"next\" href=\"")
+        .nth(1)
+        .unwrap()
+        .split(['"', '#'])
+        .next()
+        .unwrap()
+        .to_owned();
+    let second = bridge.get(&format!("/{next}")).await;
+    assert_eq!(names(second.text())[0], "a/node-00049");
+    assert!(second.text().contains("rel=\"prev\""));
+    let last = bridge.get("/?page=999999999999").await;
+    assert!(last.text().contains("page 201 of 201") && !last.text().contains("rel=\"next\""));
+    assert_eq!(bridge.get("/?page=two").await.status, 400);
+
+    for (query, expected) in [
+        ("q=node-01234", vec!["a/node-01234"]),
+        ("q=NODE-01234", vec!["a/node-01234"]),
+        ("q=52:54:01:00:04:d2", vec!["a/node-01234"]),
+        ("q=5254.0100.04D2", vec!["a/node-01234"]),
+        ("q=52-54-01-00-04-d2", vec!["a/node-01234"]),
+        ("q=%20cc:00:02%20", vec!["b/n2"]),
+        ("environment=b/lab", vec!["b/n2"]),
+        ("q=n2&environment=b/lab", vec!["b/n2"]),
+        ("q=n1&environment=b/lab", vec![]),
+        ("q=%3Cb%3E", vec![]),
+    ] {
+        let page = bridge.get(&format!("/?{query}")).await;
+        assert_eq!(names(page.text()), expected, "{query}");
+        assert!(!page.text().contains("<b>"), "what is searched for is text");
+    }
+    let unnamed = bridge.get("/?q=52540fffffff").await;
+    assert!(unnamed.text().contains("hosts/52-54-0f-ff-ff-ff"), "{}", unnamed.text());
+
+    let start = Instant::now();
+    for _ in 0..10 {
+        bridge.get("/?q=node&page=100").await;
+    }
+    let each = start.elapsed() / 10;
+    eprintln!("a page of 10,000 hosts takes {each:?} in this build");
+    assert!(each < SECOND, "a page takes {each:?}");
+}
+
+#[tokio::test]
+async fn pages_are_kept_to_themselves_by_a_strict_policy_and_hold_no_token() {
+    let site = troubled().await;
+    let bridge = site.bridge(&[]).await;
+    for path in [
+        "/",
+        "/?q=n1",
+        "/hosts/52:54:00:cc:00:01",
+        "/hosts/52:54:00:cc:00:02",
+        "/page.css",
+        "/page.js",
+        "/icon.svg",
+    ] {
+        let answer = bridge.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let policy = answer.header("content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{path}: {policy}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let text = answer.text();
+        assert!(!text.contains(TOKEN_MARKER) && !text.contains("eyJ"), "{path} holds a token");
+        assert!(
+            !text.contains("style=") && !text.contains("onclick") && !text.contains("<style"),
+            "{path}"
+        );
+    }
+    assert!(
+        bridge
+            .get("/swagger")
+            .await
+            .header("content-security-policy")
+            .contains("unsafe-inline"),
+        "Swagger needs it"
+    );
+}
+
+/// Runs the driver of the browser on a bridge; what it prints.
+async fn drive(bridge: &Bridge, arguments: &[&str]) -> Option<Value> {
+    let tools = require("a browser", tools("browser"))?;
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "180", "node"]);
+    command
+        .arg(tools.join("drive.mjs"))
+        .arg(arguments[0])
+        .arg(&bridge.url)
+        .args(&arguments[1..]);
+    // The sample upstream lives in this very process and must go on.
+    let output = tokio::task::spawn_blocking(move || command.stderr(Stdio::inherit()).output());
+    let output = output.await.unwrap().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// Nothing on the console, no other origin, nothing that failed.
+fn nothing_went_wrong(seen: &Value) {
+    for what in ["console", "foreign", "failed"] {
+        assert_eq!(
+            seen[what],
+            serde_json::json!([]),
+            "{what}: {} {}",
+            seen["path"],
+            seen["scheme"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_browser_finds_nothing_wrong_in_light_and_dark_with_scripts_and_without() {
+    let site = troubled().await;
+    let bridge = site.bridge(&[]).await;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
+    let paths = ["/", "/?q=nothing", "/hosts/52:54:00:cc:00:01", "/hosts/52:54:00:cc:00:05"];
+    let arguments = [&["look", folder.to_str().unwrap()], &paths[..]].concat();
+    let Some(seen) = drive(&bridge, &arguments).await else {
+        return;
+    };
+    let seen = seen.as_array().unwrap();
+    assert_eq!(seen.len(), 4 * paths.len());
+    for page in seen {
+        nothing_went_wrong(page);
+        let place = format!("{} {} scripts: {}", page["path"], page["scheme"], page["scripts"]);
+        assert!(page["checks"].as_u64().unwrap() > 20, "{place}: axe did its work");
+        assert_eq!(page["violations"], serde_json::json!([]), "{place}");
+        assert_eq!(page["overflow"], false, "{place} is wider than the window");
+        let html = page["html"].as_str().unwrap();
+        assert!(!html.contains(TOKEN_MARKER), "{place}");
+    }
+    // The same is said with scripts and without, but for what only scripts can do.
+    let n = paths.len();
+    let text = |index: usize| {
+        let text = seen[index]["text"].as_str().unwrap().replace("Copy the script", "");
+        let words: Vec<&str> = text.split("up for").next().unwrap().split_whitespace().collect();
+        words.join(" ")
+    };
+    assert_eq!(text(2), text(n + 2));
+    assert!(
+        seen[2]["text"].as_str().unwrap().contains("Copy the script")
+            && !seen[n + 2]["text"].as_str().unwrap().contains("Copy the script")
+    );
+}
+
+#[tokio::test]
+async fn a_person_with_a_keyboard_finds_a_host_and_copies_its_script() {
+    let site = troubled().await;
+    let bridge = site.bridge(&[]).await;
+    let Some(seen) = drive(&bridge, &["use", "/hosts/52:54:00:cc:00:01", "done"]).await else {
+        return;
+    };
+    nothing_went_wrong(&seen);
+    assert_eq!(seen["first"], "Skip to the content");
+    assert_eq!(seen["skipped"], "#content");
+    assert!(seen["stops"].as_array().unwrap().contains(&"q".into()), "{seen}");
+    assert_eq!(seen["found"], serde_json::json!(["a/done"]));
+    assert_eq!(seen["told"], "Copied.");
+    assert!(seen["copied"].as_str().unwrap().starts_with("#!ipxe\n"), "{seen}");
+    assert_eq!(seen["copied"], seen["shown"]);
+}
