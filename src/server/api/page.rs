@@ -1,6 +1,7 @@
 //! The pages for people: values in, HTML out. They work without scripts, and say nothing that the API does not say.
 
 mod assets;
+mod boots;
 mod hosts;
 mod overview;
 mod verdict;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use askama::Template;
 use http::StatusCode;
+use jiff::Timestamp;
 use poem::Request;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Html;
@@ -23,8 +25,9 @@ use crate::server::trouble::Trouble;
 use super::inventory::explanation::Explanation;
 use super::problem::Failure;
 use super::{Tag, example};
+use boots::Progress;
 use hosts::{List, Search};
-use overview::Overview;
+use overview::{Overview, Shown};
 use verdict::Verdict;
 
 pub use assets::assets;
@@ -63,7 +66,7 @@ impl Frame {
             query,
             version: env!("CARGO_PKG_VERSION"),
             uptime: humantime::format_duration(uptime).to_string(),
-            now: jiff::Timestamp::now().strftime("%F %T UTC").to_string(),
+            now: Timestamp::now().strftime("%F %T UTC").to_string(),
         }
     }
 }
@@ -74,6 +77,8 @@ struct OverviewPage {
     frame: Frame,
     missing: Vec<String>,
     view: Option<Overview>,
+    boots: Shown<Progress>,
+    blank: Progress,
     list: List,
     bridge: String,
     host: String,
@@ -91,6 +96,8 @@ struct HostPage {
     named: String,
     verdict: Verdict,
     conflicts: Vec<Conflict>,
+    boots: Vec<Progress>,
+    blank: Progress,
     explanation: Explanation,
 }
 
@@ -105,7 +112,7 @@ impl PageApi {
 impl PageApi {
     /// A page for people
     ///
-    /// How the bridge is doing, what needs attention, what each host boots and why, and lines to copy into a DHCP server's configuration.
+    /// How the bridge is doing, what boots at the moment, what needs attention, what each host boots and why, and lines to copy into a DHCP server's configuration.
     #[oai(path = "/", method = "get", operation_id = "index")]
     async fn index(
         &self,
@@ -134,6 +141,8 @@ impl PageApi {
             frame: Frame::new(context, "./", search.text.clone()),
             missing: context.not_ready(),
             view: published.as_deref().map(|published| Overview::of(context, published)),
+            boots: boots::in_progress(&context.timeline, Timestamp::now()),
+            blank: Progress::blank(),
             list: list.unwrap_or_default(),
             bridge,
             host,
@@ -144,7 +153,7 @@ impl PageApi {
 
     /// A machine's page for people
     ///
-    /// What it boots and why, and the exact script. Asking has no effect on anything.
+    /// What it boots and why, its last boots, and the exact script. Asking has no effect on anything.
     #[oai(path = "/hosts/:mac", method = "get", operation_id = "host")]
     async fn host(
         &self,
@@ -180,6 +189,8 @@ impl PageApi {
                 .filter(|conflict| conflict.subject == mac.to_string())
                 .cloned()
                 .collect(),
+            boots: boots::of_machine(&self.context.timeline, mac, Timestamp::now()),
+            blank: Progress::blank(),
             explanation,
         };
         Ok(html(&page)?)

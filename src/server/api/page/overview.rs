@@ -67,7 +67,8 @@ pub struct EnvironmentRow {
 }
 
 impl<T> Shown<T> {
-    fn of(all: impl ExactSizeIterator<Item = T>) -> Self {
+    /// The first of them, and how many there are.
+    pub fn of(all: impl ExactSizeIterator<Item = T>) -> Self {
         Self {
             total: all.len(),
             items: all.take(SHOWN).collect(),
