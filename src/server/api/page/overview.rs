@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+
 use crate::boot::environment::Environment;
 use crate::boot::inventory::Inventory;
 use crate::boot::name::ObjectName;
@@ -10,6 +12,9 @@ use crate::server::snapshot::{Published, SourceState};
 
 /// How many items of a kind are shown; the rest is in the inventory.
 const SHOWN: usize = 50;
+
+/// A certificate that ends within so many seconds needs attention: a week, as in the alert.
+const CERTIFICATE_WARNING: i64 = 7 * 24 * 3600;
 
 /// How the bridge is doing.
 #[derive(Debug)]
@@ -157,6 +162,12 @@ fn attention(context: &Context, published: &Published) -> Vec<Group> {
         })
         .into_iter()
         .collect();
+    let end = context.metrics.certificate_end.get();
+    let is_ending = end > 0 && end - Timestamp::now().as_second() < CERTIFICATE_WARNING;
+    let certificate = is_ending.then(|| Item {
+        what: "The certificate of this server".to_owned(),
+        detail: format!("ends {}", day(end)),
+    });
     [
         Group::of("Conflicts", conflicts),
         Group::of("Skipped objects", skipped),
@@ -164,6 +175,7 @@ fn attention(context: &Context, published: &Published) -> Vec<Group> {
         Group::of("Environments", unmade.into_iter()),
         Group::of("Sources that are behind", behind.into_iter()),
         Group::of("Cache", cache.into_iter()),
+        Group::of("Certificate", certificate.into_iter()),
     ]
     .into_iter()
     .flatten()
@@ -240,7 +252,15 @@ fn facts(context: &Context, published: &Published) -> Vec<(&'static str, String)
         ),
         ("Open connections", context.metrics.connections.get().to_string()),
     ]);
+    if context.metrics.certificate_end.get() > 0 {
+        facts.push(("Certificate until", day(context.metrics.certificate_end.get())));
+    }
     facts
+}
+
+/// A second since 1970 for a person.
+fn day(second: i64) -> String {
+    Timestamp::from_second(second).map_or_else(|_| "at no time".to_owned(), |time| time.strftime("%F %R UTC").to_string())
 }
 
 /// Bytes for a person: tenths of a GiB.
