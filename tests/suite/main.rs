@@ -31,6 +31,7 @@ mod image;
 mod install;
 mod layering;
 mod limits;
+mod monitoring;
 mod netboot;
 mod observability;
 mod olm;

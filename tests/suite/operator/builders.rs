@@ -93,13 +93,14 @@ pub fn everything() -> Value {
                     "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}},
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
         "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25, "bootEvents": "Enabled",
-                      "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}}},
+                      "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}},
+                      "prometheusRule": {"mode": "Enabled", "labels": {"release": "prometheus"}}, "grafanaDashboards": "Enabled"},
         "networkPolicy": {"mode": "Enabled"},
         "podDisruptionBudget": {"mode": "Enabled", "maxUnavailable": 2}
     })
 }
 
-const OPTIONAL: [Kind; 3] = [Kind::Route, Kind::Certificate, Kind::ServiceMonitor];
+const OPTIONAL: [Kind; 4] = [Kind::Route, Kind::Certificate, Kind::ServiceMonitor, Kind::PrometheusRule];
 
 #[test]
 fn plans_become_these_objects() {
