@@ -85,7 +85,7 @@ async fn a_bios_machine_boots_by_its_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_is_open_shows_how_a_machine_gets_on() {
-    let (Some(site), Some(_)) = (site().await, crate::page::browser()) else {
+    let (Some(site), Some(_)) = (site().await, crate::page::browser::browser()) else {
         return;
     };
     let bridge = site
@@ -99,10 +99,10 @@ async fn a_page_that_is_open_shows_how_a_machine_gets_on() {
         let guest = Guest::new("watched", Firmware::Bios, MAC, &url(&bridge, "/ipxe-mac-boot/${net0/mac}"));
         boot(guest).await
     };
-    let (seen, console) = tokio::join!(crate::page::drive(&bridge, &["watch", "/", "170"]), machine);
+    let (seen, console) = tokio::join!(crate::page::browser::drive(&bridge, &["watch", "/", "170"]), machine);
     let Some(seen) = seen else { return };
     assert_booted(&site, &bridge, &console);
-    crate::page::nothing_went_wrong(&seen);
+    crate::page::browser::nothing_went_wrong(&seen);
     assert_eq!(
         (&seen["outcome"], &seen["isSamePage"]),
         (&"Complete".into(), &true.into()),

@@ -1,4 +1,4 @@
-// Drives a headless Chromium over pages of the bridge and prints what it saw as JSON. What is right is decided by tests/suite/page.rs.
+// Drives a headless Chromium over pages of the bridge and prints what it saw as JSON. What is right is decided by tests/suite/page/browser.rs.
 //
 //   node drive.mjs look URL FOLDER PATH...   every path in light and dark, with scripts and without: console, requests, axe, a picture
 //   node drive.mjs use URL PATH TEXT         searches TEXT by keyboard alone, copies the script of the host at PATH
