@@ -152,7 +152,7 @@ impl Plan {
         let service_monitor = ask(Kind::ServiceMonitor, spec.telemetry.service_monitor.mode);
         // Alerts know the metrics by what the ServiceMonitor makes of them, and a bridge that is to have no pods is not down.
         let has_alerts = service_monitor && spec.replicas != Some(0);
-        let prometheus_rule = has_alerts && ask(Kind::PrometheusRule, spec.telemetry.prometheus_rule.mode);
+        let prometheus_rule = ask(Kind::PrometheusRule, spec.telemetry.prometheus_rule.mode) && has_alerts;
 
         let needed = references(&bridge_name, &spec);
         findings.extend(

@@ -270,3 +270,51 @@ async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_e
         "no label holds a MAC address"
     );
 }
+
+#[test]
+fn what_the_operator_makes_of_them_speaks_of_one_bridge_only() {
+    let objects: Value = serde_json::from_str(&read("tests/data/operator/everything.json")).unwrap();
+    let of = |kind: &str, name: &str| {
+        let mut objects = objects.as_array().unwrap().iter();
+        let object = objects.find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        object.unwrap_or_else(|| panic!("{kind} {name}")).clone()
+    };
+    let own = r#"namespace="boot",job="main-ipxe-bridge-metrics""#;
+    // The job is called as the Service is.
+    of("Service", "main-ipxe-bridge-metrics");
+    let rule = of("PrometheusRule", "main-ipxe-bridge");
+    assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
+    let made = alerts(&rule["spec"]);
+    assert_eq!(made.len(), alerts(&rules()).len());
+    for (made, general) in made.iter().zip(alerts(&rules())) {
+        let expected = general["expr"].as_str().unwrap().replace(ANY_BRIDGE, own);
+        assert_eq!(made["expr"], expected.as_str());
+        assert_eq!(made["annotations"], general["annotations"]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("rules.yaml"), rule["spec"].to_string());
+    if let Some(output) = promtool(folder.path(), &["check", "rules", "rules.yaml"]) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    let dashboards = of("ConfigMap", "main-ipxe-bridge-dashboards");
+    assert_eq!(dashboards["metadata"]["labels"]["grafana_dashboard"], "1");
+    let mut ids = BTreeSet::new();
+    for name in ["overview", "boot"] {
+        let text = dashboards["data"][format!("main-ipxe-bridge-{name}.json")].as_str().unwrap();
+        let dashboard: Value = serde_json::from_str(text).unwrap();
+        let id = dashboard["uid"].as_str().unwrap();
+        assert!(id.len() <= 40 && id != format!("ipxe-bridge-{name}"), "{id}");
+        assert!(dashboard["title"].as_str().unwrap().starts_with("ipxe-bridge main: "));
+        assert!(
+            !text.contains(r#"job!=\"\""#) && text.contains(r#"namespace=\"boot\""#),
+            "{name}"
+        );
+        ids.insert(id.to_owned());
+    }
+    for name in ["overview", "boot"] {
+        let text = dashboards["data"][format!("main-ipxe-bridge-{name}.json")].as_str().unwrap();
+        let leads_to = |id: &String| text.contains(&format!("\"/d/{id}"));
+        assert!(ids.iter().any(leads_to), "{name} leads to the other");
+    }
+}
