@@ -236,10 +236,6 @@ impl Metrics {
             "Watches of the cluster that failed and were started again",
             self.watch_failures.clone(),
         );
-        // There before the first one, so that the first one is an increase.
-        for outcome in BootOutcome::SETTLED {
-            let _ = self.boots.get_or_create(&[("outcome", outcome.to_string())]);
-        }
         registry.register("boots", "Boots that came to an end, or to a standstill", self.boots.clone());
         registry.register_with_unit(
             "boot_duration",

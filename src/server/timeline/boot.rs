@@ -71,11 +71,6 @@ pub enum Outcome {
     Script,
 }
 
-impl Outcome {
-    /// Those that a boot comes to.
-    pub const SETTLED: [Self; 5] = [Self::Complete, Self::Aborted, Self::Stalled, Self::LocalDisk, Self::Script];
-}
-
 /// Which bytes of a file an answer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
