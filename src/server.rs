@@ -96,8 +96,9 @@ impl Server {
             args.upstream_host.clone(),
             args.upstream_connections as usize,
         )?);
+        let metrics = Arc::<Metrics>::default();
         let tls = match (&args.tls_cert, &args.tls_key) {
-            (Some(certificate), Some(key)) => Some(tls::load(certificate, key)?),
+            (Some(certificate), Some(key)) => Some(tls::load(certificate, key, &metrics)?),
             _ => None,
         };
         let client = match args.manifests {
@@ -131,7 +132,6 @@ impl Server {
             }
             (None, None) => BootCounts::Nowhere,
         };
-        let metrics = Arc::<Metrics>::default();
         let cache = match args.cache_dir.clone() {
             Some(folder) => {
                 let settings = cache::Settings {
@@ -337,7 +337,7 @@ fn start_background(
         spawn(Box::pin(host_files::follow(directory, period, sources.clone())));
     }
     if let (Some(tls), Some(certificate), Some(key)) = (tls, args.tls_cert.clone(), args.tls_key.clone()) {
-        spawn(Box::pin(tls::follow(tls, certificate, key, period)));
+        spawn(Box::pin(tls::follow(tls, certificate, key, period, context.metrics.clone())));
     }
     if !args.upstream_ca.is_empty() {
         spawn(Box::pin(follow_upstream_ca(

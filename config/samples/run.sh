@@ -32,7 +32,7 @@ for _ in $(seq 100); do
 
 Ready. The sample site is config/samples/site: edit a file, it is served within a second. Try, in another terminal:
 
-  $url/                                  a page about the bridge, with lines for your DHCP server
+  $url/                                  pages about the bridge and each host, with lines for your DHCP server
   $url/swagger                           every operation, to try out
   $url/inventory                         environments, hosts, conflicts, what was skipped and why
   $url/ipxe-mac-boot/52:54:00:5a:00:01   the script of a machine that is to be discovered (lab/server-1)

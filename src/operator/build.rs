@@ -4,6 +4,7 @@ mod access;
 mod certificate;
 mod config_map;
 mod deployment;
+mod monitoring;
 mod netboot;
 mod network;
 mod service;
@@ -64,6 +65,12 @@ pub fn build(plan: &Plan) -> Result<Vec<Desired>, serde_json::Error> {
     if plan.service_monitor {
         all.push(desired(Kind::Service, &service::metrics_service(plan))?);
         all.push(desired(Kind::ServiceMonitor, &service::service_monitor(plan))?);
+    }
+    if plan.prometheus_rule {
+        all.push(desired(Kind::PrometheusRule, &monitoring::prometheus_rule(plan))?);
+    }
+    if plan.spec.telemetry.grafana_dashboards.is_on() {
+        all.push(desired(Kind::ConfigMap, &monitoring::dashboards(plan)?)?);
     }
     all.push(desired(Kind::Deployment, &deployment::deployment(plan))?);
     // Without an address there is nothing to send machines to.

@@ -21,6 +21,7 @@ pub enum Kind {
     Route,
     Certificate,
     ServiceMonitor,
+    PrometheusRule,
     Deployment,
     Pod,
 }
@@ -49,6 +50,7 @@ impl Kind {
             Self::Route => ("route.openshift.io", "v1", "routes"),
             Self::Certificate => ("cert-manager.io", "v1", "certificates"),
             Self::ServiceMonitor => ("monitoring.coreos.com", "v1", "servicemonitors"),
+            Self::PrometheusRule => ("monitoring.coreos.com", "v1", "prometheusrules"),
             Self::Deployment => ("apps", "v1", "deployments"),
             Self::Pod => ("", "v1", "pods"),
         }
@@ -70,7 +72,10 @@ impl Kind {
 
     /// Whether a cluster without this kind is a normal one.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Route | Self::Certificate | Self::ServiceMonitor)
+        matches!(
+            self,
+            Self::Route | Self::Certificate | Self::ServiceMonitor | Self::PrometheusRule
+        )
     }
 
     /// Whether its objects live in a namespace.

@@ -49,6 +49,11 @@ pub fn peers(bridge: &str) -> String {
     format!("{}-peers", object(bridge))
 }
 
+/// The ConfigMap with dashboards for Grafana.
+pub fn dashboards(bridge: &str) -> String {
+    format!("{}-dashboards", object(bridge))
+}
+
 /// The Secret that cert-manager or OpenShift puts a certificate into.
 pub fn tls_secret(bridge: &str) -> String {
     format!("{}-tls", object(bridge))

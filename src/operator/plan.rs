@@ -88,6 +88,8 @@ pub struct Plan {
     pub certificate: bool,
     /// Whether there is to be a ServiceMonitor.
     pub service_monitor: bool,
+    /// Whether there are to be alerts.
+    pub prometheus_rule: bool,
     /// Changes with the content of what the pods mount.
     pub config: Option<String>,
     /// What is not as the spec wants it.
@@ -148,6 +150,9 @@ impl Plan {
         let has_cert_manager = spec.tls.as_ref().is_some_and(|tls| tls.cert_manager.is_some());
         let certificate = has_cert_manager && ask(Kind::Certificate, Mode::Enabled);
         let service_monitor = ask(Kind::ServiceMonitor, spec.telemetry.service_monitor.mode);
+        // Alerts know the metrics by what the ServiceMonitor makes of them, and a bridge that is to have no pods is not down.
+        let has_alerts = service_monitor && spec.replicas != Some(0);
+        let prometheus_rule = ask(Kind::PrometheusRule, spec.telemetry.prometheus_rule.mode) && has_alerts;
 
         let needed = references(&bridge_name, &spec);
         findings.extend(
@@ -177,6 +182,7 @@ impl Plan {
             route,
             certificate,
             service_monitor,
+            prometheus_rule,
             config: config(&needed, observed),
             findings,
             bridge: bridge_name,
@@ -211,6 +217,7 @@ fn missing_api(kind: Kind) -> Finding {
     let instead = match kind {
         Kind::Route => "use spec.ingress or spec.service.type, or set spec.route.mode to Auto",
         Kind::Certificate => "install cert-manager, or set spec.tls.secretName in place of spec.tls.certManager",
+        Kind::PrometheusRule => "install its operator, or set spec.telemetry.prometheusRule.mode to Auto",
         _ => "install its operator, or set spec.telemetry.serviceMonitor.mode to Auto",
     };
     Finding::new(

@@ -55,6 +55,7 @@ fn service(context: &Arc<Context>) -> OpenApiService<impl OpenApi + use<>, ()> {
         boots::BootsApi::new(context.clone()),
         cache::CacheApi::new(context.clone()),
         inventory::InventoryApi::new(context.clone()),
+        page::PageApi::new(context.clone()),
         health::HealthApi::new(context.clone()),
     );
     OpenApiService::new(groups, "ipxe-bridge", env!("CARGO_PKG_VERSION"))
@@ -115,7 +116,7 @@ pub fn endpoint(context: Arc<Context>) -> App {
         context,
         routes: routes(&service.spec()),
     });
-    let routes = Route::new()
+    let routes = page::assets(Route::new())
         .at("/openapi.json", document)
         .nest("/swagger", swagger)
         .nest("", service)

@@ -33,6 +33,8 @@ pub struct Metrics {
     transfer_seconds: Family<Labels<2>, Durations, fn() -> Durations>,
     /// Open connections.
     pub connections: Gauge,
+    /// When the server's certificate ends, in seconds since 1970; 0 without one.
+    pub certificate_end: Gauge,
 }
 
 /// How a transfer ended.
@@ -106,6 +108,7 @@ impl Default for Metrics {
             transfer_seconds: Family::new_with_constructor(seconds as fn() -> Durations),
             watch_failures: Family::default(),
             connections: Gauge::default(),
+            certificate_end: Gauge::default(),
         }
     }
 }
@@ -247,5 +250,13 @@ impl Metrics {
             self.transfer_seconds.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
+        if self.certificate_end.get() > 0 {
+            registry.register_with_unit(
+                "certificate_expiry_timestamp",
+                "When the certificate of the server ends, in seconds since 1970",
+                Unit::Seconds,
+                self.certificate_end.clone(),
+            );
+        }
     }
 }

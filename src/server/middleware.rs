@@ -70,12 +70,15 @@ pub async fn observe(
     // The path may hold anything; it is logged in quotes and without its query.
     span.in_scope(|| tracing::debug!(%method, path, status, peer, "request"));
 
-    let is_swagger = path.starts_with("/swagger");
-    let headers = response.headers_mut();
-    let policy = match is_swagger {
-        true => "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
-        false => "default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    let policy = match path.starts_with("/swagger") {
+        true => {
+            "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+        }
+        false => {
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        }
     };
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers

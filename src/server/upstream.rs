@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::{counter::Counter, family::Family};
+use prometheus_client::registry::Registry;
 use reqwest::{Certificate, Client, Response, StatusCode, header::HeaderMap, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,7 +41,11 @@ pub struct Upstream {
     places: Arc<Semaphore>,
     /// The same for scripts.
     script_places: Semaphore,
+    requests: Family<[(&'static str, &'static str); 1], Counter>,
 }
+
+/// How requests end, in the label `outcome`: an answer; an answer with 4xx; one with 5xx or a redirect that is not followed; none.
+const OUTCOMES: [&str; 4] = ["ok", "refused", "failed", "unreachable"];
 
 /// A place among the transfers from upstream, for as long as it is kept.
 #[derive(Debug)]
@@ -93,7 +99,25 @@ impl Upstream {
             moved,
             places: Arc::new(Semaphore::new(transfers)),
             script_places: Semaphore::new(transfers),
+            requests: Family::default(),
         })
+    }
+
+    /// Names what is counted here.
+    pub fn register(&self, registry: &mut Registry) {
+        // There before the first one, so that an alert has something to compare with.
+        for outcome in OUTCOMES {
+            self.count(outcome, 0);
+        }
+        registry.register(
+            "upstream_requests",
+            "Requests to the Assisted Service by outcome",
+            self.requests.clone(),
+        );
+    }
+
+    fn count(&self, outcome: &'static str, number: u64) {
+        self.requests.get_or_create(&[("outcome", outcome)]).inc_by(number);
     }
 
     /// Waits for a place among the transfers.
@@ -134,9 +158,10 @@ impl Upstream {
                 status => Err(UpstreamError::Status(status.as_u16())),
             }
         };
-        tokio::time::timeout(SCRIPT_TIMEOUT, fetch)
-            .await
-            .unwrap_or_else(|_| Err(UpstreamError::Unreachable("no answer in time".to_owned())))
+        tokio::time::timeout(SCRIPT_TIMEOUT, fetch).await.unwrap_or_else(|_| {
+            self.count("unreachable", 1);
+            Err(UpstreamError::Unreachable("no answer in time".to_owned()))
+        })
     }
 
     /// Sends a request and follows redirects within the same host. Any other status than a redirect is an answer.
@@ -156,6 +181,13 @@ impl Upstream {
             http.response.status_code = tracing::field::Empty,
         );
         let sent = request.send().instrument(span.clone()).await;
+        let outcome = match sent.as_ref().map(|response| response.status().as_u16()) {
+            Ok(200..300 | 304) => "ok",
+            Ok(400..500) => "refused",
+            Ok(_) => "failed",
+            Err(_) => "unreachable",
+        };
+        self.count(outcome, 1);
         match &sent {
             Ok(response) => {
                 span.record("http.response.status_code", response.status().as_u16());

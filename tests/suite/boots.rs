@@ -84,6 +84,36 @@ async fn a_bios_machine_boots_by_its_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_open_shows_how_a_machine_gets_on() {
+    let (Some(site), Some(_)) = (site().await, crate::page::browser::browser()) else {
+        return;
+    };
+    let bridge = site
+        .bridge(&[&CONSOLE[..], &["--connection-rate-limit", "4Mi"]].concat())
+        .await;
+    let machine = async {
+        eventually("the page watches", Duration::from_secs(120), async || {
+            bridge.log().contains("\"path\":\"/boots/stream\"")
+        })
+        .await;
+        let guest = Guest::new("watched", Firmware::Bios, MAC, &url(&bridge, "/ipxe-mac-boot/${net0/mac}"));
+        boot(guest).await
+    };
+    let (seen, console) = tokio::join!(crate::page::browser::drive(&bridge, &["watch", "/", "170"]), machine);
+    let Some(seen) = seen else { return };
+    assert_booted(&site, &bridge, &console);
+    crate::page::browser::nothing_went_wrong(&seen);
+    assert_eq!(
+        (&seen["outcome"], &seen["isSamePage"]),
+        (&"Complete".into(), &true.into()),
+        "{seen}"
+    );
+    let between = |value: &&serde_json::Value| value.as_f64().is_some_and(|value| value > 1.0 && value < 20_000_000.0);
+    let moves = seen["values"].as_array().unwrap().iter().filter(between).count();
+    assert!(moves >= 3, "the bar of the root file system moves: {seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_uefi_machine_boots_by_the_bootstrap_script() {
     let Some(site) = site().await else { return };
     let bridge = site.bridge(&CONSOLE).await;

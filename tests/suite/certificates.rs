@@ -13,13 +13,19 @@ async fn https_beside_http_and_certificates_that_change() {
     let site = Site::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-    let issue = |name: &str| {
-        let made = rcgen::generate_simple_self_signed(vec![name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        write(&key, made.signing_key.serialize_pem());
-        write(&certificate, made.cert.pem());
-        made.cert.pem()
+    let issue = |name: &str, until: jiff::civil::Date| {
+        let mut wanted = rcgen::CertificateParams::new(vec![name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let (month, day) = (until.month().unsigned_abs(), until.day().unsigned_abs());
+        wanted.not_after = rcgen::date_time_ymd(until.year().into(), month, day);
+        let own = rcgen::KeyPair::generate().unwrap();
+        let made = wanted.self_signed(&own).unwrap();
+        write(&key, own.serialize_pem());
+        write(&certificate, made.pem());
+        made.pem()
     };
-    let first = issue("first.example.com");
+    let second_of = |day: jiff::civil::Date| day.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
+    let far = jiff::civil::date(2040, 1, 1);
+    let first = issue("first.example.com", far);
     let files = [
         "--tls-cert",
         certificate.to_str().unwrap(),
@@ -37,6 +43,12 @@ async fn https_beside_http_and_certificates_that_change() {
             .await
             .is_ok_and(|answer| answer.status() == 200)
     };
+    let ends = async |day| {
+        let line = format!("ipxe_bridge_certificate_expiry_timestamp_seconds {}\n", second_of(day));
+        bridge.metrics().await.contains(&line)
+    };
+    assert!(ends(far).await, "{}", bridge.metrics().await);
+    assert!(!bridge.get("/").await.text().contains("The certificate of this server"));
     assert!(
         trusts(&first).await && bridge.get(SCRIPT).await.status == 200,
         "both ports answer"
@@ -71,9 +83,12 @@ async fn https_beside_http_and_certificates_that_change() {
         .await;
         assert!(trusts(&first).await, "the old one goes on");
     }
-    let second = issue("second.example.com");
+    let soon = jiff::Zoned::now().date() + jiff::Span::new().days(3);
+    let second = issue("second.example.com", soon);
     eventually("the new one is used", Duration::from_secs(3), async || trusts(&second).await).await;
     assert!(!trusts(&first).await);
+    assert!(ends(soon).await, "{}", bridge.metrics().await);
+    assert!(bridge.get("/").await.text().contains("The certificate of this server"));
 
     let only = site.bridge(&files).await;
     assert!(

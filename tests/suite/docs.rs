@@ -11,7 +11,7 @@ use ipxe_bridge::operator::kind::Kind;
 use ipxe_bridge::operator::metrics::Metrics;
 use ipxe_bridge::operator::reason::Reason;
 
-use crate::support::bridge::eventually;
+use crate::support::bridge::{eventually, write};
 use crate::support::site::Site;
 
 fn root() -> PathBuf {
@@ -235,7 +235,22 @@ fn network_lists_every_metric_of_the_boot_network() {
 async fn operations_lists_every_metric() {
     let site = Site::start().await;
     let cache = tempfile::tempdir().unwrap();
-    let bridge = site.bridge(&["--cache-dir", cache.path().to_str().unwrap()]).await;
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = write(&cache.path().join("tls.crt"), made.cert.pem());
+    let key = write(&cache.path().join("tls.key"), made.signing_key.serialize_pem());
+    let tls = [
+        "--tls-port",
+        "0",
+        "--tls-cert",
+        certificate.to_str().unwrap(),
+        "--tls-key",
+        key.to_str().unwrap(),
+    ];
+    let folder = cache.path().join("cache");
+    std::fs::create_dir(&folder).unwrap();
+    let bridge = site
+        .bridge(&[&["--cache-dir", folder.to_str().unwrap()], &tls[..]].concat())
+        .await;
     // Counters with labels are there from their first count on.
     assert_eq!(bridge.get("/ipxe-mac-boot/52-54-00-cc-00-01").await.status, 200);
     assert_eq!(bridge.get("/boot-artifacts/kernel/a/lab").await.status, 200);
@@ -269,10 +284,14 @@ async fn operations_lists_every_metric() {
     assert_eq!(described, written, "left: docs/operations.md, right: /metrics");
 
     // One that nothing above counted would be missing on both sides.
-    let registry: String = [read("src/server/metrics.rs"), read("src/server/api/metrics.rs")]
-        .concat()
-        .split_whitespace()
-        .collect();
+    let registry: String = [
+        read("src/server/metrics.rs"),
+        read("src/server/upstream.rs"),
+        read("src/server/api/metrics.rs"),
+    ]
+    .concat()
+    .split_whitespace()
+    .collect();
     let calls = ["register(\"", "register_with_unit(\"", "gauge(\"", "bytes(\""];
     let names: Vec<&str> = calls.iter().flat_map(|call| between(&registry, call, "\"")).collect();
     assert_eq!(names.len(), described.len(), "{names:?}");

@@ -119,6 +119,7 @@ fn the_openapi_document_is_current() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     for path in [
         "/",
+        "/hosts/{mac}",
         "/healthz",
         "/livez",
         "/readyz",
@@ -143,7 +144,7 @@ fn the_openapi_document_is_current() {
                     "{method} {path}: {} is not described",
                     parameter["name"]
                 );
-                let has_example = parameter["schema"]["example"].is_string() || parameter["in"] == "header";
+                let has_example = !parameter["schema"]["example"].is_null() || parameter["in"] == "header";
                 assert!(has_example, "{method} {path}: {} has no example", parameter["name"]);
             }
             for (status, response) in operation["responses"].as_object().unwrap() {

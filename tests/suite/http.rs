@@ -46,6 +46,10 @@ async fn every_get_answers_head_with_the_same_headers() {
     let bridge = site.bridge(&[]).await;
     for path in [
         "/",
+        "/hosts/52:54:00:cc:00:01",
+        "/page.css",
+        "/page.js",
+        "/icon.svg",
         "/healthz",
         "/livez",
         "/readyz",

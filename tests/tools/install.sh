@@ -10,6 +10,8 @@
 #   tests/tools/install.sh boot            vmlinuz and initrd.img of a small Linux guest; QEMU, its firmware and iPXE from packages (Debian)
 #   tests/tools/install.sh image           buildah and skopeo, from packages (Debian)
 #   tests/tools/install.sh bases           what makes base images of Debian and runs those for arm64: debootstrap, QEMU, from packages (Debian)
+#   tests/tools/install.sh browser         drive.mjs with axe and puppeteer-core; Chromium and Node.js from packages (Debian)
+#   tests/tools/install.sh prometheus      prometheus and promtool (Debian)
 #
 # IPXE_BRIDGE_TOOLS names the cache (default: ~/.cache/ipxe-bridge). KUBEBUILDER_ASSETS, the convention of controller-runtime's
 # envtest, names a folder that already holds the control plane: nothing is built then.
@@ -256,6 +258,48 @@ next_ipxe() {
   rm -r "$apt"
 }
 
+browser() {
+  lock browser
+  local program package missing=() key out
+  for program in chromium node npm; do
+    case $program in node) package=nodejs ;; *) package=$program ;; esac
+    command -v "$program" >/dev/null || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null || die "the tests of the pages need ${missing[*]}: install them"
+    say "installing ${missing[*]} (Chromium: 100 MB, once) ..."
+    apt_get update
+    apt_get install -y --no-install-recommends "${missing[@]}"
+  fi
+  key=$(cat "$here/browser/"* "$here/browser/.npmrc" | sha256sum | cut -c1-12)
+  out="$cache/browser-$key"
+  unfinished "$out"
+  if [ ! -e "$out/complete" ]; then
+    say "downloading axe and puppeteer-core (60 MB, once) ..."
+    mkdir -p "$out"
+    cp "$here/browser/"* "$here/browser/.npmrc" "$out/"
+    (cd "$out" && npm ci --silent) >&2
+    touch "$out/complete"
+  fi
+  echo "$out"
+}
+
+prometheus() {
+  command -v apt-get >/dev/null || die "prometheus and promtool are taken from a Debian package: no apt-get here"
+  lock prometheus
+  local out="$cache/prometheus-1"
+  unfinished "$out"
+  if [ ! -e "$out/complete" ]; then
+    say "downloading prometheus (30 MB, once) ..."
+    apt_get update || say "could not refresh the package lists, going on with what is there"
+    mkdir -p "$out"
+    # Its programs need nothing of what the package depends on, and an installed one would be started.
+    (cd "$out" && apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x ./*.deb . && rm ./*.deb) >&2
+    touch "$out/complete"
+  fi
+  echo "$out/usr/bin"
+}
+
 netboot() {
   command -v apt-get >/dev/null || die "the tests of the boot network take DHCP servers and iPXE from Debian packages: no apt-get here"
   lock netboot
@@ -325,6 +369,8 @@ case "${1:-}" in
   boot) boot ;;
   image) image ;;
   bases) bases ;;
+  browser) browser ;;
+  prometheus) prometheus ;;
   bench) bench ;;
-  *) say "usage: $0 control-plane|olm|olm-v1|collector|boot|netboot|image|bases|bench"; exit 2 ;;
+  *) say "usage: $0 control-plane|olm|olm-v1|collector|boot|netboot|image|bases|browser|prometheus|bench"; exit 2 ;;
 esac

@@ -44,6 +44,9 @@ pub struct EnvVar {
 /// Logs, traces and metrics.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.prometheusRule.mode != 'Enabled' || self.serviceMonitor.mode != 'Disabled'").message(
+    "alerts need the metrics: set serviceMonitor.mode to Auto or Enabled, or prometheusRule.mode to Disabled"
+))]
 pub struct Telemetry {
     /// Least level that is logged: `Error`, `Warn`, `Info`, `Debug` or `Trace`.
     #[serde(default)]
@@ -62,6 +65,12 @@ pub struct Telemetry {
     /// A ServiceMonitor for the Prometheus operator.
     #[serde(default)]
     pub service_monitor: Monitor,
+    /// Alerts for the Prometheus operator, as a PrometheusRule; there are none without the ServiceMonitor, or where `replicas` is 0.
+    #[serde(default)]
+    pub prometheus_rule: Monitor,
+    /// `Enabled`: a ConfigMap with dashboards and the label `grafana_dashboard: "1"`, by which Grafana's sidecar finds it. `Disabled`: none.
+    #[serde(default = "Switch::disabled")]
+    pub grafana_dashboards: Switch,
 }
 
 impl Default for Telemetry {
@@ -72,6 +81,8 @@ impl Default for Telemetry {
             sampling_percent: every(),
             boot_events: Switch::Disabled,
             service_monitor: Monitor::default(),
+            prometheus_rule: Monitor::default(),
+            grafana_dashboards: Switch::Disabled,
         }
     }
 }
@@ -80,11 +91,11 @@ fn every() -> i32 {
     100
 }
 
-/// A ServiceMonitor for the Prometheus operator.
+/// An object for the Prometheus operator.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitor {
-    /// `Auto`: where the cluster has ServiceMonitors. `Enabled`: wanted. `Disabled`: none.
+    /// `Auto`: where the cluster has this kind. `Enabled`: wanted. `Disabled`: none.
     #[serde(default)]
     pub mode: Mode,
     /// Labels by which a Prometheus finds it: `release: prometheus`.

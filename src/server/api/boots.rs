@@ -38,7 +38,7 @@ pub struct BootsApi {
 }
 
 /// One boot of one machine, as far as this server has seen it.
-#[derive(Debug, Clone, PartialEq, Object)]
+#[derive(Debug, Clone, Default, PartialEq, Object)]
 #[oai(skip_serializing_if_is_none, example)]
 pub struct BootView {
     /// MAC address of the machine.

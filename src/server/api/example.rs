@@ -24,3 +24,18 @@ pub fn namespace() -> String {
 pub fn environment() -> String {
     "discovery".to_owned()
 }
+
+/// A part of a MAC address.
+pub fn search() -> Option<String> {
+    Some("cc:00".to_owned())
+}
+
+/// Namespace and name of an InfraEnv.
+pub fn full_environment() -> Option<String> {
+    Some("lab/discovery".to_owned())
+}
+
+/// The number of a page.
+pub fn page() -> Option<usize> {
+    Some(1)
+}

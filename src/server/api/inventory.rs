@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use poem::Request;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::{Html, Json};
+use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
@@ -16,20 +16,13 @@ use crate::server::context::Context;
 use crate::server::trouble::Trouble;
 
 use super::problem::Failure;
-use super::{Tag, boot, example, page};
+use super::{Tag, boot, example};
 use explanation::Explanation;
 use view::InventoryView;
 
 /// The inventory.
 pub struct InventoryApi {
     context: Arc<Context>,
-}
-
-#[derive(ApiResponse)]
-enum PageResponse {
-    /// The page
-    #[oai(status = 200)]
-    Page(Html<String>),
 }
 
 #[derive(ApiResponse)]
@@ -78,15 +71,6 @@ impl InventoryApi {
 
 #[OpenApi(tag = "Tag::Inventory")]
 impl InventoryApi {
-    /// A page for people
-    ///
-    /// What this is, how it is doing, and lines to copy into a DHCP server's configuration.
-    #[oai(path = "/", method = "get", operation_id = "index")]
-    async fn index(&self, request: &Request) -> Result<PageResponse, Failure> {
-        let bridge = self.context.public_url(request)?;
-        Ok(PageResponse::Page(Html(page::index(&self.context, &bridge)?)))
-    }
-
     /// What the bridge knows
     ///
     /// Environments, their hosts, host files, conflicts, and every object that was skipped, with the cause. Holds no address of upstream.

@@ -81,6 +81,7 @@ fn older_form(text: &str) -> String {
 fn registry(context: &Context) -> Registry {
     let mut registry = Registry::with_prefix("ipxe_bridge");
     context.metrics.register(&mut registry);
+    context.upstream.register(&mut registry);
 
     let build = Family::<[(&'static str, String); 1], Gauge>::default();
     build

@@ -36,6 +36,10 @@ fn specs() -> Vec<(Value, Option<&'static str>)> {
             Some("say one of image and claimName"),
         ),
         (
+            json!({"telemetry": {"prometheusRule": {"mode": "Enabled"}, "serviceMonitor": {"mode": "Disabled"}}}),
+            Some("alerts need the metrics: set serviceMonitor.mode to Auto or Enabled"),
+        ),
+        (
             json!({"netboot": {"bootPrograms": {"image": "a", "claimName": "b"}}}),
             Some("say one of image and claimName"),
         ),

@@ -93,13 +93,14 @@ pub fn everything() -> Value {
                     "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}},
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
         "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25, "bootEvents": "Enabled",
-                      "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}}},
+                      "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}},
+                      "prometheusRule": {"mode": "Enabled", "labels": {"release": "prometheus"}}, "grafanaDashboards": "Enabled"},
         "networkPolicy": {"mode": "Enabled"},
         "podDisruptionBudget": {"mode": "Enabled", "maxUnavailable": 2}
     })
 }
 
-const OPTIONAL: [Kind; 3] = [Kind::Route, Kind::Certificate, Kind::ServiceMonitor];
+const OPTIONAL: [Kind; 4] = [Kind::Route, Kind::Certificate, Kind::ServiceMonitor, Kind::PrometheusRule];
 
 #[test]
 fn plans_become_these_objects() {
@@ -421,6 +422,34 @@ fn the_address_is_found_in_this_order() {
 }
 
 #[test]
+fn alerts_are_there_with_the_metrics_and_with_pods_only() {
+    let kinds = |spec: Value, optional: &[Kind]| -> Vec<Kind> {
+        let objects = build(&plan(&spec, optional)).unwrap();
+        objects.into_iter().map(|desired| desired.kind).collect()
+    };
+    let both = [Kind::ServiceMonitor, Kind::PrometheusRule];
+    for (spec, optional, expected) in [
+        (json!({}), &both[..], true),
+        (json!({}), &both[..1], false),
+        (json!({}), &both[1..], false),
+        (json!({"replicas": 0}), &both[..], false),
+        (
+            json!({"telemetry": {"serviceMonitor": {"mode": "Disabled"}}}),
+            &both[..],
+            false,
+        ),
+        (
+            json!({"telemetry": {"prometheusRule": {"mode": "Disabled"}}}),
+            &both[..],
+            false,
+        ),
+    ] {
+        let has_alerts = kinds(spec.clone(), optional).contains(&Kind::PrometheusRule);
+        assert_eq!(has_alerts, expected, "{spec} {optional:?}");
+    }
+}
+
+#[test]
 fn what_stands_against_a_plan_is_found() {
     for (spec, reason, message) in [
         (
@@ -437,6 +466,11 @@ fn what_stands_against_a_plan_is_found() {
             json!({"telemetry": {"serviceMonitor": {"mode": "Enabled"}}, "uri": "http://x"}),
             "ApiMissing",
             "this cluster has no servicemonitors.monitoring.coreos.com",
+        ),
+        (
+            json!({"telemetry": {"prometheusRule": {"mode": "Enabled"}}, "uri": "http://x"}),
+            "ApiMissing",
+            "this cluster has no prometheusrules.monitoring.coreos.com: install its operator, or set spec.telemetry.prometheusRule.mode to Auto",
         ),
         (
             json!({"environments": {"selector": {"matchExpressions": [{"key": "a", "operator": "Near", "values": []}]}}, "uri": "http://x"}),

@@ -56,6 +56,12 @@ async fn every_field_arrives_and_goes_again() {
         "monitoring.coreos.com",
         "v1",
     ));
+    plane.apply(&definition(
+        "PrometheusRule",
+        "prometheusrules",
+        "monitoring.coreos.com",
+        "v1",
+    ));
     plane.apply(&definition("Certificate", "certificates", "cert-manager.io", "v1"));
     plane.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: boot}\n");
     let _operator = Operator::start(&plane).await;

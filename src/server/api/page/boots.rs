@@ -1,0 +1,105 @@
+//! Boots in progress and the timeline of a machine, as a page shows them.
+
+use jiff::Timestamp;
+
+use crate::boot::artifact::ArtifactKind;
+use crate::boot::mac::MacAddr;
+use crate::server::api::boots::{BootView, FetchView};
+use crate::server::timeline::{Outcome, Timeline};
+
+use super::overview::Shown;
+
+/// What a boot loads, in this order.
+const KINDS: [ArtifactKind; 3] = [ArtifactKind::Kernel, ArtifactKind::Initrd, ArtifactKind::Rootfs];
+
+/// A boot with its bars.
+#[derive(Debug)]
+pub struct Progress {
+    /// For links: `52-54-00-cc-00-01`.
+    pub hyphenated: String,
+    /// What is known of it.
+    pub boot: BootView,
+    /// One for each kind of file.
+    pub bars: Vec<Bar>,
+}
+
+/// How much of a file was sent.
+#[derive(Debug)]
+pub struct Bar {
+    /// Which file.
+    pub kind: &'static str,
+    /// Bytes so far, if it was asked for.
+    pub bytes: Option<u64>,
+    /// Bytes in all, where that is known.
+    pub length: Option<u64>,
+    /// The same for people.
+    pub text: String,
+}
+
+/// Boots that go on or stand still; what stands still comes first, then the latest sign of life.
+pub fn in_progress(timeline: &Timeline, now: Timestamp) -> Shown<Progress> {
+    let boots = timeline.last(now).into_iter();
+    let mut boots: Vec<_> = boots
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Running | Outcome::Stalled))
+        .collect();
+    boots.sort_by_key(|(_, outcome)| *outcome != Outcome::Stalled);
+    Shown::of(boots.iter().map(|boot| Progress::of(boot.0.mac, BootView::of(boot, now))))
+}
+
+/// The last boots of a machine, the latest first.
+pub fn of_machine(timeline: &Timeline, mac: MacAddr, now: Timestamp) -> Vec<Progress> {
+    let boots = timeline.of(mac, now);
+    boots.iter().map(|boot| Progress::of(mac, BootView::of(boot, now))).collect()
+}
+
+impl Progress {
+    fn of(mac: MacAddr, boot: BootView) -> Self {
+        Self {
+            hyphenated: mac.hyphenated(),
+            bars: KINDS.iter().map(|kind| Bar::of(kind.as_str(), &boot.steps)).collect(),
+            boot,
+        }
+    }
+
+    /// One without a machine, for the script of the page to fill in.
+    pub fn blank() -> Self {
+        Self {
+            hyphenated: String::new(),
+            boot: BootView::default(),
+            bars: KINDS.iter().map(|kind| Bar::of(kind.as_str(), &[])).collect(),
+        }
+    }
+}
+
+impl Bar {
+    /// What counts is the last time that the machine asked for it.
+    fn of(kind: &'static str, steps: &[FetchView]) -> Self {
+        let last = steps.iter().rfind(|step| step.kind == kind);
+        Self {
+            kind,
+            bytes: last.map(|step| step.bytes),
+            length: last.and_then(|step| step.length),
+            text: last.map_or_else(|| "not asked for yet".to_owned(), amount),
+        }
+    }
+}
+
+/// `12.0 of 60.3 MiB, Running`.
+pub fn amount(step: &FetchView) -> String {
+    let sent = mib(step.bytes);
+    match step.length {
+        Some(length) => format!("{sent} of {} MiB, {}", mib(length), step.state),
+        None => format!("{sent} MiB, {}", step.state),
+    }
+}
+
+/// Bytes in MiB, with tenths.
+fn mib(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / (1 << 20);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// `2026-11-24T10:00:00.123Z` for people.
+pub fn second(time: &str) -> String {
+    format!("{} UTC", time.get(..19).unwrap_or(time).replace('T', " "))
+}
