@@ -59,6 +59,10 @@ test: ## Everything: unit tests, a real API server, real boots in QEMU, the READ
 	tests/tools/install.sh olm
 	tests/tools/install.sh olm-v1
 	tests/tools/install.sh image
+	$(say) "tools: an OpenTelemetry Collector (built once, about 2 minutes), Prometheus and Chromium (Debian packages), axe (npm)"
+	tests/tools/install.sh collector
+	tests/tools/install.sh prometheus
+	tests/tools/install.sh browser
 	$(say) "building the program and the tests (the first time takes about 5 minutes on two cores) ..."
 	cargo test --locked --no-run
 	$(say) "unit tests, HTTP, cluster, pods and boots (about 8 minutes) ..."
