@@ -76,7 +76,7 @@ impl Program {
                 continue;
             };
             let stat = Stat::parse(&stat)?;
-            if stat.group == self.child.id() {
+            if stat.group == i64::from(self.child.id()) {
                 seconds += stat.own;
             }
         }
@@ -139,7 +139,8 @@ pub async fn until(what: &str, program: &mut Program, mut is_so: impl AsyncFnMut
 
 /// What is needed of `/proc/PID/stat` (proc(5)).
 struct Stat {
-    group: u32,
+    /// -1 for one that has ended.
+    group: i64,
     own: f64,
     ended: f64,
 }
@@ -152,7 +153,7 @@ impl Stat {
         let number = |index: usize| -> anyhow::Result<u64> { Ok(fields.get(index).context("short stat")?.parse()?) };
         let seconds = |first: usize| anyhow::Ok((number(first)? + number(first + 1)?) as f64 / ticks());
         Ok(Self {
-            group: u32::try_from(number(2)?)?,
+            group: fields.get(2).context("short stat")?.parse()?,
             own: seconds(11)?,
             ended: seconds(13)?,
         })
