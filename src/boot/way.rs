@@ -12,6 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use strum::Display;
 
 /// The name of the parameter in an address.
@@ -22,7 +23,8 @@ const MAX_TEXT: usize = 64;
 const OLD: i64 = 3_600_000;
 
 /// What happened to a machine before it asked for a script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Way {
     /// When it was told what to fetch, in milliseconds since 1970.
     pub told: i64,
@@ -73,6 +75,20 @@ impl fmt::Display for Way {
             write!(f, "{took}")?;
         }
         write!(f, "-{}", program.bytes)
+    }
+}
+
+impl From<Way> for String {
+    fn from(way: Way) -> Self {
+        way.to_string()
+    }
+}
+
+impl TryFrom<String> for Way {
+    type Error = NoWay;
+
+    fn try_from(text: String) -> Result<Self, NoWay> {
+        text.parse()
     }
 }
 

@@ -42,6 +42,7 @@ pub struct Script {
     /// Address of the connection that asked.
     pub client: String,
     /// How the machine came, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way: Option<Way>,
 }
 
