@@ -1,6 +1,7 @@
 //! A real kube-apiserver with the real CRDs; the server runs as its own ServiceAccount with the role that is shipped.
 
 mod admission;
+mod events;
 mod scale;
 mod statuses;
 
