@@ -58,7 +58,7 @@ async fn a_boot_is_one_trace_and_a_fill_is_one_of_its_own_linked_with_it_both_wa
     let asked = plain
         .get(&format!("/ipxe-mac-boot/{MAC}?way={told:x}-t-3100-240-173792"))
         .await;
-    let [kernel, initrd, rootfs] = files(&asked.text());
+    let [kernel, initrd, rootfs] = files(asked.text());
     assert_eq!(plain.get(&kernel).await.status, 200);
     assert_eq!(plain.get(&initrd).await.status, 200);
     assert_eq!(cached.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
