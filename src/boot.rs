@@ -23,3 +23,4 @@ pub mod script_check;
 pub mod selector;
 pub mod standing;
 pub mod template;
+pub mod way;

@@ -19,6 +19,7 @@ mod settings;
 mod state;
 mod tftp;
 pub mod transfer;
+mod ways;
 mod wire;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use metrics::Metrics;
 use offer::{BOOT_PORT, SERVER_PORT};
 use programs::Programs;
 use state::State;
+use ways::Ways;
 use wire::Wire;
 
 pub use settings::{BridgeAddress, Settings};
@@ -96,6 +98,7 @@ impl Netboot {
             programs: ArcSwap::from_pointee(programs),
             machines,
             metrics: Metrics::default(),
+            ways: Ways::default(),
             answering: Default::default(),
             settings,
         });

@@ -11,6 +11,7 @@ use super::mac::MacAddr;
 use super::name::ObjectName;
 use super::script::{BootScript, Rewrite, ScriptError};
 use super::template::Values;
+use super::way::{self, Way};
 
 /// How often a script tries to load and boot before it gives the machine back to its firmware.
 const ATTEMPTS: u32 = 5;
@@ -135,9 +136,9 @@ const NICS: u32 = 8;
 
 /// The script behind `/boot.ipxe`: the same for every machine, from iPXE of 2019 to today.
 ///
-/// It asks once, with the booting card's address in the path and those of all cards behind it, and the bridge looks for the first it
+/// How a machine came, if that is known, is handed on. It asks once, with the booting card's address in the path and those of all cards behind it, and the bridge looks for the first it
 /// knows. A loop of requests on the machine could take a broken connection for "unknown" and boot something else.
-pub fn bootstrap_script() -> String {
+pub fn bootstrap_script(way: Option<&Way>) -> String {
     let nics: Vec<String> = (0..NICS).map(|index| format!("${{net{index}/mac:hexhyp}}")).collect();
     format!(
         "#!ipxe\n\
@@ -154,7 +155,7 @@ pub fn bootstrap_script() -> String {
          echo ipxe-bridge: no boot script for any network card of this machine ${{uuid}}\n\
          sleep 10\n\
          exit 1\n",
-        nics.join(",")
+        nics.join(",") + &way.map(|way| format!("&{}={way}", way::PARAMETER)).unwrap_or_default()
     )
 }
 

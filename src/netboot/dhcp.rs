@@ -9,11 +9,13 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::mac::MacAddr;
+use crate::boot::way;
 
 use super::interface::Interface;
-use super::offer::{self, Outcome, Silence, Site};
-use super::packet::giaddr;
+use super::offer::{self, BOOT_PORT, BootFile, MAX_FILE, Outcome, Silence, Site};
+use super::packet::{chaddr, giaddr};
 use super::state::State;
+use super::ways;
 
 /// The largest datagram.
 const MAX_DATAGRAM: usize = 65_535;
@@ -51,21 +53,27 @@ pub async fn serve(
         };
         let packet = &buffer[..length];
         let address = own.unwrap_or_else(|| interface.address_for(giaddr(packet)));
-        let outcome = decide(packet, port, from, address, state);
+        let now = ways::now();
+        let outcome = decide(packet, port, from, address, now, state);
         let sent = match &outcome.answer {
             Ok(reply) if !state.settings.dry_run => socket.send_to(&reply.bytes, SocketAddr::V4(reply.to)).await,
             _ => Ok(0),
         };
+        if let (Some(mac), Ok(reply), Ok(1..)) = (outcome.machine, &outcome.answer, &sent) {
+            let is_firmware = !matches!(reply.boot_file, BootFile::Script(_));
+            let asked_from = (port == BOOT_PORT).then_some(*from.ip());
+            state.ways.told(mac, asked_from, is_firmware, now);
+        }
         account(&outcome, &sent, port, interface, state, &mut told);
     }
 }
 
-fn decide(packet: &[u8], port: u16, from: SocketAddrV4, address: Ipv4Addr, state: &State) -> Outcome {
+fn decide(packet: &[u8], port: u16, from: SocketAddrV4, address: Ipv4Addr, now: i64, state: &State) -> Outcome {
     let settings = &state.settings;
     let programs = state.programs.load();
     let site = Site {
         address,
-        script: &settings.script(address),
+        script: &script(packet, address, now, state),
         programs: &programs,
         tftp: settings.tftp != crate::cli::Tftp::Off,
         http: settings.programs_port,
@@ -76,7 +84,15 @@ fn decide(packet: &[u8], port: u16, from: SocketAddrV4, address: Ipv4Addr, state
     offer::answer(packet, port, from, &site, &|mac| state.machines.look_up(mac))
 }
 
-/// Counts, and says in one line what became of a packet. The place where a host's timeline would hear of it.
+/// The script's address takes along how the machine came so far, if there is room for it.
+fn script(packet: &[u8], address: Ipv4Addr, now: i64, state: &State) -> String {
+    let script = state.settings.script(address);
+    let Some(mac) = chaddr(packet) else { return script };
+    let longer = format!("{script}?{}={}", way::PARAMETER, state.ways.of(mac, now));
+    if longer.len() <= MAX_FILE { longer } else { script }
+}
+
+/// Counts, and says in one line what became of a packet.
 fn account(outcome: &Outcome, sent: &io::Result<usize>, port: u16, interface: &Interface, state: &State, told: &mut Told) {
     let name = &interface.name;
     let label = match (&outcome.answer, sent) {

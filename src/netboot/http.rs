@@ -19,6 +19,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::state::State;
+use super::ways::{Fetch, now};
+use crate::boot::way::Protocol;
 
 /// A request's head has to be there by then; an idle connection is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +108,7 @@ fn program(path: &str, is_head: bool, client: IpAddr, address: Ipv4Addr, state: 
         return text(StatusCode::FORBIDDEN, "this address may not fetch boot programs\n");
     }
     let name = path.strip_prefix(PROGRAMS).or_else(|| path.strip_prefix('/')).unwrap_or(path);
-    let Some((bytes, platform)) = state.file(name, address) else {
+    let Some((bytes, platform)) = state.file(name, address, client) else {
         state.metrics.download(None, "not-found", 0);
         tracing::info!(%client, path = %path.escape_default(), "HTTP: no such file");
         return text(StatusCode::NOT_FOUND, "no such file\n");
@@ -118,6 +120,15 @@ fn program(path: &str, is_head: bool, client: IpAddr, address: Ipv4Addr, state: 
         if is_head { 0 } else { length as u64 },
     );
     if !is_head {
+        if platform.is_some() {
+            state.ways.fetched(Fetch {
+                client,
+                by: Protocol::Http,
+                asked: now(),
+                took: None,
+                bytes: length as u64,
+            });
+        }
         tracing::info!(%client, file = name, size = length, "HTTP: sent");
     }
     let kind = if name.ends_with(".efi") {

@@ -146,6 +146,11 @@ impl Request {
     }
 }
 
+/// The sender of a packet, before anything else of it is known to be right.
+pub fn chaddr(packet: &[u8]) -> Option<MacAddr> {
+    MacAddr::from_octets(packet.get(28..34)?.try_into().ok()?)
+}
+
 /// The relay's address in bytes that may be a packet.
 pub fn giaddr(bytes: &[u8]) -> Ipv4Addr {
     Message::new(bytes).map_or(Ipv4Addr::UNSPECIFIED, |message| message.giaddr())

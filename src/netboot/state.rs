@@ -1,6 +1,6 @@
 //! What everything that answers may use: replaced in one step, read without waiting.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::programs::Programs;
 use super::script;
 use super::settings::Settings;
+use super::ways::{Ways, now};
 
 /// The name under which UEFI iPXE looks for a script beside itself.
 const AUTOEXEC: &str = "autoexec.ipxe";
@@ -28,13 +29,15 @@ pub struct State {
     pub machines: Machines,
     /// What is counted.
     pub metrics: Metrics,
+    /// How machines that boot now came so far.
+    pub ways: Ways,
     /// Interfaces that are answered on now.
     pub answering: AtomicUsize,
 }
 
 impl State {
     /// A file by its name, and for which platform it is. The script is beside every program; one that lies in the folder wins.
-    pub fn file(&self, name: &str, address: Ipv4Addr) -> Option<(Bytes, Option<Platform>)> {
+    pub fn file(&self, name: &str, address: Ipv4Addr, client: IpAddr) -> Option<(Bytes, Option<Platform>)> {
         if let Some(program) = self.programs.load().get(name) {
             return Some((program.bytes.clone(), program.platform));
         }
@@ -47,7 +50,11 @@ impl State {
                     .files()
                     .any(|(file, _)| file.starts_with(&format!("{folder}/")))
         };
-        (base == AUTOEXEC && has_programs()).then(|| (script::handover(&self.settings.bridge(address)).into(), None))
+        let handover = || {
+            let way = self.ways.of_address(client, now());
+            script::handover(&self.settings.bridge(address), way.as_ref())
+        };
+        (base == AUTOEXEC && has_programs()).then(|| (handover().into(), None))
     }
 
     /// What is missing before machines can be answered.

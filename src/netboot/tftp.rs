@@ -17,10 +17,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::boot::way::Protocol;
 use crate::cli::Tftp;
 
 use super::state::State;
 use super::transfer::{End, ReadRequest, Step, Transfer, not_found};
+use super::ways::{Fetch, now};
 use super::wire::transfer_socket;
 
 /// The largest packet that is looked at: a request has at most 512 bytes, an acknowledgement 4.
@@ -115,7 +117,7 @@ async fn hear(
         }
     };
     let name = request.table_name();
-    let Some((bytes, platform)) = state.file(&name, address) else {
+    let Some((bytes, platform)) = state.file(&name, address, client.ip()) else {
         state.metrics.transfer(None, "not-found", 0);
         // PXELINUX looks for a file of each machine's own before it takes the one for all.
         match name.starts_with("pxelinux.cfg/") {
@@ -126,6 +128,7 @@ async fn hear(
         return None;
     };
     let (mut channel, entry_end, proven) = enter(&request, client, socket, address, open, state, end)?;
+    let asked = now();
     state.metrics.transfers_open.inc();
     let (state, open, end) = (state.clone(), open.clone(), end.clone());
     Some(async move {
@@ -146,6 +149,16 @@ async fn hear(
             None => ("replaced", transfer.sent(), transfer.size()),
         };
         state.metrics.transfer(platform, label, sent);
+        // Only programs: the script beside them is no step of its own.
+        if platform.is_some() && matches!(outcome, Some(End::Complete | End::Unconfirmed)) {
+            state.ways.fetched(Fetch {
+                client: client.ip(),
+                by: Protocol::Tftp,
+                asked,
+                took: u32::try_from(now() - asked).ok(),
+                bytes: size,
+            });
+        }
         match outcome {
             Some(End::Lost) => {
                 tracing::warn!(%client, file = shown(&name), sent, size, "TFTP: the machine was not heard of any more")

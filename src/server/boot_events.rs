@@ -182,6 +182,7 @@ mod tests {
             rule: "BareMetalHost".to_owned(),
             reason: String::new(),
             client: String::new(),
+            way: None,
         };
         timeline.script(&id, script, at(0));
         let (boot, _) = timeline.of(mac, at(0)).remove(0);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::boot::mac::MacAddr;
+use crate::boot::way::Way;
 
 use super::boot_id::BootId;
 
@@ -40,6 +41,9 @@ pub struct Script {
     pub reason: String,
     /// Address of the connection that asked.
     pub client: String,
+    /// How the machine came, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
 }
 
 /// The last boots of each machine.
@@ -255,6 +259,7 @@ mod tests {
             rule: "BareMetalHost".to_owned(),
             reason: "it wants it".to_owned(),
             client: "192.0.2.1".to_owned(),
+            way: None,
         }
     }
 

@@ -1,7 +1,10 @@
 //! Trace context of requests: from the signed id of a boot, or from a client that has one. A machine never sends any.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use http::HeaderMap;
 use jiff::Timestamp;
+use opentelemetry::KeyValue;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -9,6 +12,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::boot::mac::MacAddr;
+use crate::boot::way::Way;
 
 use super::boot_id::{BootId, random};
 
@@ -50,6 +54,24 @@ pub fn context(span: &Span) -> Option<SpanContext> {
     let context = span.context();
     let found = context.span().span_context().clone();
     found.is_valid().then_some(found)
+}
+
+/// What happened to a machine before it asked for its script, as events of the script's span, each at its own time.
+pub fn tell_way(span: &Span, way: Option<&Way>) {
+    let Some(way) = way else { return };
+    let at = |milliseconds: i64| UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
+    span.add_event_with_timestamp("told by DHCP what to fetch", at(way.told), Vec::new());
+    if let Some(program) = &way.program {
+        let asked = way.told + i64::from(program.after);
+        let attributes = vec![
+            KeyValue::new("ipxe_bridge.protocol", program.by.to_string()),
+            KeyValue::new("ipxe_bridge.bytes", i64::try_from(program.bytes).unwrap_or(i64::MAX)),
+        ];
+        span.add_event_with_timestamp("asks for its boot program", at(asked), attributes);
+        if let Some(took) = program.took {
+            span.add_event_with_timestamp("has its boot program", at(asked + i64::from(took)), Vec::new());
+        }
+    }
 }
 
 /// The id of a boot that begins with the request of the present span.

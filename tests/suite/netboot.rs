@@ -9,6 +9,8 @@ mod tftp;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::support::lab::{Dhcp, Lab, Program, SERVER};
 use crate::support::qemu::{BootRom, Console, Firmware, Guest, payload};
 use crate::support::site::{Site, id};
@@ -66,6 +68,22 @@ impl BootNetwork {
     /// What was on the wire so far.
     fn capture(&self) -> PathBuf {
         self.lab.path().join("witness.pcap")
+    }
+
+    /// What the bridge shows of how the machine came in its last boot.
+    fn way(&self) -> Value {
+        let boots = self
+            .lab
+            .run("srv", "curl", &["-sSf", &format!("http://{SERVER}:9876/boots/{MAC}")]);
+        let boots: Value = serde_json::from_str(&boots).unwrap();
+        let (network, begun) = (&boots[0]["network"], boots[0]["begun"].as_str().unwrap());
+        let time = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+        let told = time(network["told"].as_str().unwrap_or_else(|| panic!("{boots}")));
+        assert!(told < time(begun), "{boots}");
+        if let Some(asked) = network["program"]["begun"].as_str() {
+            assert!(told <= time(asked) && time(asked) < time(begun), "{boots}");
+        }
+        network.clone()
     }
 
     /// The machine ran the right kernel, and got the whole rootfs.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, command, eventually};
 use crate::support::free_port;
@@ -101,6 +101,37 @@ async fn a_boot_is_one_whichever_replica_its_files_come_from() {
     // One that starts later learns what the others remember.
     let late = site.bridge(&["--peers", &peers]).await;
     eventually("it was told", SECOND * 10, async || boots(&late, MAC).await == first).await;
+}
+
+#[tokio::test]
+async fn how_a_machine_came_is_handed_on_and_shown_and_decides_nothing() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&[]).await;
+    let told = jiff::Timestamp::now().as_millisecond() - 12_000;
+    let way = format!("{told:x}-t-3100-240-173792");
+    let bootstrap = async |query: &str| bridge.get(&format!("/boot.ipxe{query}")).await.text().to_owned();
+    let plain = bootstrap("").await;
+    assert_eq!(
+        bootstrap(&format!("?way={way}")).await,
+        plain.replace("/mac:hexhyp} ||", &format!("/mac:hexhyp}}&way={way} ||"))
+    );
+    for foreign in ["?way=$%7Bnet0/mac%7D", "?way=1%0Aexit", "?way=", "?way=1-t-2"] {
+        assert_eq!(bootstrap(foreign).await, plain, "{foreign}");
+    }
+    let asked = async |way: &str| {
+        let script = bridge.get(&format!("/ipxe-mac-boot/{MAC}?nics=&way={way}")).await;
+        assert_eq!(script.status, 200);
+        boots(&bridge, MAC).await[0]["network"].clone()
+    };
+    let time = |milliseconds| jiff::Timestamp::from_millisecond(milliseconds).unwrap().to_string();
+    let program = json!({"protocol": "TFTP", "begun": time(told + 3100), "milliseconds": 240, "bytes": 173_792});
+    assert_eq!(asked(&way).await, json!({"told": time(told), "program": program}));
+    assert_eq!(asked(&format!("{told:x}")).await, json!({"told": time(told)}));
+    // Of a boot that is long over, or of none.
+    let old = format!("{:x}", told - 2 * 3_600_000);
+    for nothing in [old.as_str(), "7fffffffffffffff", "1-h-4294967295--9", "x"] {
+        assert_eq!(asked(nothing).await, Value::Null, "{nothing}");
+    }
 }
 
 #[tokio::test]

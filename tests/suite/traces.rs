@@ -54,7 +54,11 @@ async fn a_boot_is_one_trace_and_a_fill_is_one_of_its_own_linked_with_it_both_wa
     let plain = traced(&site, &collector, "http/protobuf", &["--boot-keys", folder], &[]).await;
     let with_cache = ["--boot-keys", folder, "--cache-dir", cache.path().to_str().unwrap()];
     let cached = traced(&site, &collector, "grpc", &with_cache, &[("OTEL_SERVICE_NAME", "cached")]).await;
-    let [kernel, initrd, rootfs] = files(&plain.script(MAC).await);
+    let told = jiff::Timestamp::now().as_millisecond() - 12_000;
+    let asked = plain
+        .get(&format!("/ipxe-mac-boot/{MAC}?way={told:x}-t-3100-240-173792"))
+        .await;
+    let [kernel, initrd, rootfs] = files(asked.text());
     assert_eq!(plain.get(&kernel).await.status, 200);
     assert_eq!(plain.get(&initrd).await.status, 200);
     assert_eq!(cached.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
@@ -80,6 +84,12 @@ async fn a_boot_is_one_trace_and_a_fill_is_one_of_its_own_linked_with_it_both_wa
         .await;
     let script = one(&spans, SCRIPT);
     assert_eq!((script.parent.as_str(), script.kind), ("", 2));
+    let before = [
+        ("told by DHCP what to fetch", told),
+        ("asks for its boot program", told + 3100),
+        ("has its boot program", told + 3340),
+    ];
+    assert_eq!(script.events[..3], before.map(|(name, at)| (name.to_owned(), at)));
     for (name, value) in [
         ("ipxe_bridge.mac", MAC),
         ("ipxe_bridge.rule", "BareMetalHost"),

@@ -11,6 +11,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::boot::decision::Boot;
 use crate::boot::mac::MacAddr;
 use crate::boot::render;
+use crate::boot::way::Way;
 use crate::server::answer::Answer;
 use crate::server::context::Context;
 use crate::server::middleware;
@@ -70,14 +71,20 @@ impl BootApi {
     /// The same for every machine, from iPXE of 2019 to today: it asks for the script of the card that boots, and names all other cards
     /// of the machine. Use its address as DHCP boot file name for clients that are iPXE.
     #[oai(path = "/boot.ipxe", method = "get", operation_id = "bootstrap")]
-    async fn bootstrap(&self) -> ScriptResponse {
-        script(render::bootstrap_script(), None, None)
+    async fn bootstrap(
+        &self,
+        /// How the machine came, as `ipxe-bridge netboot` tells it; it is handed on to the machine's own script
+        #[oai(example = "example::way")]
+        way: Query<Option<String>>,
+    ) -> ScriptResponse {
+        let way = way.0.and_then(|way| way.parse().ok());
+        script(render::bootstrap_script(way.as_ref()), None, None)
     }
 
     /// The script to start with, under the name that UEFI iPXE looks for by itself
     #[oai(path = "/autoexec.ipxe", method = "get", operation_id = "autoexec")]
     async fn autoexec(&self) -> ScriptResponse {
-        script(render::bootstrap_script(), None, None)
+        script(render::bootstrap_script(None), None, None)
     }
 
     /// One script for all hosts
@@ -103,6 +110,9 @@ impl BootApi {
         /// MAC addresses of all cards of the machine, separated by commas: the first that is known counts if `mac` is not
         #[oai(example = "example::nics")]
         nics: Query<Option<String>>,
+        /// How the machine came; shown with its boot, and decides nothing
+        #[oai(example = "example::way")]
+        way: Query<Option<String>>,
     ) -> Result<ScriptResponse, Failure> {
         let mac = mac.0.parse().map_err(Trouble::BadMac)?;
         let nics = all_cards(nics.0.as_deref());
@@ -111,6 +121,8 @@ impl BootApi {
         let decision = self.context.decide(&published, mac, &nics);
         let now = jiff::Timestamp::now();
         let boot = trace::begin_boot(decision.mac, now);
+        let way = way.0.and_then(|way| way.parse::<Way>().ok());
+        let way = way.filter(|way| way.is_of(now.as_millisecond()));
         let signed = self.context.boot_keys.load().sign(&boot, now);
         let answer = self
             .context
@@ -143,6 +155,7 @@ impl BootApi {
                 span.set_attribute("ipxe_bridge.rule", rule.clone());
                 span.set_attribute("ipxe_bridge.boots", answer.boots);
                 span.set_attribute("ipxe_bridge.reason", why.to_owned());
+                trace::tell_way(&span, way.as_ref());
                 let trace_id = boot.trace_text();
                 tracing::info!(mac = %decision.mac, rule, client, trace_id, "script served: {why}");
                 if !middleware::is_head(request) {
@@ -156,6 +169,7 @@ impl BootApi {
                         rule: rule.clone(),
                         reason: why.to_owned(),
                         client,
+                        way,
                     };
                     self.context.timeline.script(&boot, script, now);
                 }

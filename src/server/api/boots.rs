@@ -15,6 +15,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boot::mac::MacAddr;
+use crate::boot::way::{Fetched, Way};
 use crate::server::cache::store::hex;
 use crate::server::context::Context;
 use crate::server::timeline::{Boot, Outcome, Step};
@@ -59,8 +60,52 @@ pub struct BootView {
     pub reason: Option<String>,
     /// Address of the connection that asked for the script.
     pub client: Option<String>,
+    /// How the machine came, where `ipxe-bridge netboot` answered it.
+    pub network: Option<NetworkView>,
     /// The files that were fetched for it, in their order.
     pub steps: Vec<FetchView>,
+}
+
+/// What happened to a machine on the boot network, before it asked for its script.
+#[derive(Debug, Clone, PartialEq, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct NetworkView {
+    /// When DHCP told it what to fetch.
+    pub told: String,
+    /// The boot program; absent if its firmware is iPXE.
+    pub program: Option<ProgramView>,
+}
+
+/// A boot program that a machine fetched.
+#[derive(Debug, Clone, PartialEq, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct ProgramView {
+    /// `TFTP` or `HTTP`.
+    pub protocol: String,
+    /// When it was asked for.
+    pub begun: String,
+    /// Milliseconds that it took; by TFTP only.
+    pub milliseconds: Option<u32>,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl NetworkView {
+    fn of(way: &Way) -> Option<Self> {
+        let time = |milliseconds| Some(Timestamp::from_millisecond(milliseconds).ok()?.to_string());
+        let program = |program: &Fetched| {
+            Some(ProgramView {
+                protocol: program.by.to_string(),
+                begun: time(way.told.checked_add(i64::from(program.after))?)?,
+                milliseconds: program.took,
+                bytes: program.bytes,
+            })
+        };
+        Some(Self {
+            told: time(way.told)?,
+            program: way.program.as_ref().and_then(program),
+        })
+    }
 }
 
 /// A file that was fetched for a boot.
@@ -101,6 +146,7 @@ impl BootView {
             rule: script.map(|script| script.rule.clone()),
             reason: script.map(|script| script.reason.clone()),
             client: script.map(|script| script.client.clone()),
+            network: script.and_then(|script| NetworkView::of(script.way.as_ref()?)),
             steps: boot.steps.iter().map(|step| FetchView::of(step, now)).collect(),
         }
     }
@@ -136,6 +182,15 @@ impl Example for BootView {
             rule: Some("BareMetalHost".to_owned()),
             reason: Some("BareMetalHost lab/server-1 wants InfraEnv lab/discovery".to_owned()),
             client: Some("192.0.2.31".to_owned()),
+            network: Some(NetworkView {
+                told: "2026-11-24T09:59:48.1Z".to_owned(),
+                program: Some(ProgramView {
+                    protocol: "TFTP".to_owned(),
+                    begun: "2026-11-24T09:59:51.2Z".to_owned(),
+                    milliseconds: Some(240),
+                    bytes: 173_792,
+                }),
+            }),
             steps: vec![FetchView {
                 kind: "rootfs".to_owned(),
                 begun: "2026-11-24T10:00:31Z".to_owned(),

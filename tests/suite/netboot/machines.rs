@@ -19,6 +19,7 @@ fn a_bios_machine_boots_beside_the_sites_own_dhcp_server() {
         netboot.log()
     );
     assert!(network.bridge.log().contains("script served"));
+    assert_eq!(network.way()["program"], Value::Null, "its firmware is iPXE");
 }
 
 #[test]
@@ -39,6 +40,14 @@ fn one_process_and_a_folder_of_yaml_boot_a_machine_at_home() {
     ] {
         assert!(log.contains(line), "{line}: {log}");
     }
+    let way = home.way();
+    let size = std::fs::metadata("/usr/lib/ipxe/snponly.efi").unwrap().len();
+    assert_eq!(
+        (&way["program"]["protocol"], &way["program"]["bytes"]),
+        (&json!("TFTP"), &json!(size)),
+        "{way}"
+    );
+    assert!(way["program"]["milliseconds"].is_u64(), "{way}");
     // What the guide says to look with shows something.
     let guide = include_str!("../../../docs/network.md");
     let (_, symptoms) = guide.split_once("## When nothing happens").unwrap();
@@ -97,6 +106,7 @@ fn a_uefi_machine_boots_by_its_own_http_client() {
         "{}",
         netboot.log()
     );
+    assert_eq!(network.way()["program"]["protocol"], "HTTP");
 }
 
 #[test]
@@ -202,12 +212,14 @@ fn the_next_debians_ipxe_boots_as_well() {
             .boot(),
     );
     for rom in [BootRom::FirmwarePxe, BootRom::FirmwareHttp] {
-        let console = by_firmware(&network.lab, &format!("netboot-trixie-{rom:?}"), rom).boot();
+        let console = by_firmware(&network.lab, &format!("netboot-trixie-{rom:?}"), rom.clone()).boot();
         network.assert_booted(&console);
         assert!(
             console.text.contains("ipxe-bridge: the boot script comes from"),
             "autoexec.ipxe was not run: {}",
             console.keep().display()
         );
+        let by = if rom == BootRom::FirmwarePxe { "TFTP" } else { "HTTP" };
+        assert_eq!(network.way()["program"]["protocol"], by);
     }
 }

@@ -72,6 +72,8 @@ fn a_machine_behind_a_relay_boots() {
     ] {
         assert!(log.contains(told), "{told}: {log}\n{}", relay.log());
     }
+    // The router stands between: its question on port 4011 tells whose the address is.
+    assert_eq!(network.way()["program"]["protocol"], "TFTP");
     let seen = lab.run(
         "",
         "tcpdump",

@@ -33,6 +33,8 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// Trace and span.
     pub links: Vec<(String, String)>,
+    /// Name and time in milliseconds since 1970.
+    pub events: Vec<(String, i64)>,
     /// 2 is an error.
     pub status: u64,
     /// Seconds from its begin to its end.
@@ -141,6 +143,10 @@ fn spans_of(of_resource: &Value) -> Vec<Span> {
         links: list(span, "links")
             .iter()
             .map(|link| (text(link, "traceId"), text(link, "spanId")))
+            .collect(),
+        events: list(span, "events")
+            .iter()
+            .map(|event| (text(event, "name"), (nanoseconds(event, "timeUnixNano") / 1e6).round() as i64))
             .collect(),
         status: span["status"]["code"].as_u64().unwrap_or_default(),
         seconds: (nanoseconds(span, "endTimeUnixNano") - nanoseconds(span, "startTimeUnixNano")) / 1e9,
