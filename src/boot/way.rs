@@ -171,6 +171,9 @@ mod tests {
             });
             let way = Way { told, program };
             prop_assert_eq!(way.to_string().parse(), Ok(way));
+            // As replicas tell it to each other.
+            let told = serde_json::to_string(&way).expect("JSON");
+            prop_assert_eq!(serde_json::from_str::<Way>(&told).expect("a way"), way);
             // What it is pasted into has no syntax for these.
             prop_assert!(way.to_string().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && way.to_string().len() <= MAX_TEXT);
         }
