@@ -206,7 +206,7 @@ async fn the_installer_of_olm_v1_may_make_and_remove_everything_and_no_more_than
     }
     for (verb, kind) in [
         ("delete", "namespaces"),
-        ("create", "secrets"),
+        ("delete", "secrets"),
         ("create", "pods"),
         ("escalate", "clusterroles"),
     ] {

@@ -336,6 +336,17 @@ async fn boots_are_shown_with_scripts_off_and_in_the_timeline_of_the_host() {
     // 3,000,000 bytes.
     assert!(host.contains("2.8 of 2.8 MiB, Complete"), "{host}");
     assert!(host.contains("asked for by 127.0.0.1"), "{host}");
+    assert!(!host.contains("DHCP told it"));
+    let told = jiff::Timestamp::now().as_millisecond() - 12_000;
+    bridge
+        .get(&format!("/ipxe-mac-boot/52:54:00:ff:00:07?way={told:x}-t-3100-240-173792"))
+        .await;
+    let came = bridge.get("/hosts/52:54:00:ff:00:07").await.text().to_owned();
+    assert!(
+        came.contains("DHCP told it what to fetch at 20") && came.contains("by TFTP at 20"),
+        "{came}"
+    );
+    assert!(came.contains("173792 bytes in 240 ms"), "{came}");
     // The one before ended when the machine asked anew.
     assert!(
         host.contains("<span class=\"tag\">Aborted</span>") && host.contains("<span class=\"tag\">Complete</span>"),
