@@ -89,17 +89,19 @@ async fn a_page_that_is_open_shows_how_a_machine_gets_on() {
         return;
     };
     let bridge = site
-        .bridge(&[&CONSOLE[..], &["--connection-rate-limit", "4Mi"]].concat())
+        .bridge(&[&CONSOLE[..], &["--connection-rate-limit", "8Mi"]].concat())
         .await;
     let machine = async {
         eventually("the page watches", Duration::from_secs(120), async || {
             bridge.log().contains("\"path\":\"/boots/stream\"")
         })
         .await;
-        let guest = Guest::new("watched", Firmware::Bios, MAC, &url(&bridge, "/ipxe-mac-boot/${net0/mac}"));
+        let mut guest = Guest::new("watched", Firmware::Bios, MAC, &url(&bridge, "/ipxe-mac-boot/${net0/mac}"));
+        // Beside a browser, and held back.
+        guest.timeout = Duration::from_secs(180);
         boot(guest).await
     };
-    let (seen, console) = tokio::join!(crate::page::browser::drive(&bridge, &["watch", "/", "170"]), machine);
+    let (seen, console) = tokio::join!(crate::page::browser::drive(&bridge, &["watch", "/", "280"]), machine);
     let Some(seen) = seen else { return };
     assert_booted(&site, &bridge, &console);
     crate::page::browser::nothing_went_wrong(&seen);

@@ -19,7 +19,7 @@ pub fn browser() -> Option<PathBuf> {
 pub async fn drive(bridge: &Bridge, arguments: &[&str]) -> Option<Value> {
     let tools = browser()?;
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "180", "node"]);
+    command.args(["--kill-after=5", "300", "node"]);
     command
         .arg(tools.join("drive.mjs"))
         .arg(arguments[0])
