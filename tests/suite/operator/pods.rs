@@ -226,7 +226,10 @@ async fn machines_notice_nothing_of_a_roll_out_a_broken_image_or_a_killed_operat
     ready(SECOND * 90).await;
     println!("operator and bridge were ready {:?} after their objects", start.elapsed());
     let service = Service::of(&plane, "lab").await;
-    assert_eq!(service.addresses().await.len(), 2);
+    eventually("the Service has both pods", SECOND * 30, async || {
+        service.addresses().await.len() == 2
+    })
+    .await;
     let (tell, addresses) = tokio::sync::watch::channel(service.addresses().await);
     let proxy = tokio::spawn(async move {
         loop {
