@@ -27,12 +27,14 @@ const MAX_REQUEST: usize = 512;
 /// Most blocks on their way at once.
 const MAX_WINDOW: u64 = 16;
 /// How often is sent what was never acknowledged: a request can be sent in another's name.
-const UNPROVEN_ATTEMPTS: u32 = 5;
+const UNPROVEN_ATTEMPTS: u32 = 6;
 /// How often is sent what was not acknowledged, once anything was.
 const ATTEMPTS: u32 = 12;
 /// The first wait for an acknowledgement, which doubles up to the second; unless the client says how long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// The same before anything was acknowledged. UEFI and atftp repeat a lost acknowledgement after four and five seconds: there is time for three.
+const LONGEST_FIRST_WAIT: Duration = Duration::from_secs(4);
 
 /// A request to read a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,8 +258,9 @@ impl Transfer {
 
     /// How long to wait for the client.
     pub fn wait(&self) -> Duration {
+        let longest = if self.proven { LONGEST_WAIT } else { LONGEST_FIRST_WAIT };
         self.wait
-            .unwrap_or_else(|| (FIRST_WAIT * 2u32.saturating_pow(self.attempt - 1)).min(LONGEST_WAIT))
+            .unwrap_or_else(|| (FIRST_WAIT * 2u32.saturating_pow(self.attempt - 1)).min(longest))
     }
 
     /// Bytes of the file that were acknowledged.
