@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// The largest part, in bytes.
-pub const MAX_PART: usize = 1 << 20;
+pub const MAX_PART: usize = 2 << 20;
 
 /// What all stand-ins are pieces of. Never read, so its zeros take no memory.
 static STAND_IN: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; MAX_PART]));

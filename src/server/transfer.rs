@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Bytes after which a body lets others have their turn: a client that takes all at once would occupy a thread for tens of milliseconds
 /// (the runtime's own limit counts operations, and one of ours moves a lot), and scripts would wait.
-const TURN: usize = 512 * 1024;
+const TURN: usize = 2 << 20;
 
 /// What a client wants of an artifact.
 #[derive(Debug, Clone, Default)]

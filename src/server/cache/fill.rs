@@ -1,12 +1,13 @@
 //! A fill: bytes of a new build go from upstream to the disk, and their digest is made on the way. No client owns it; those who wait
 //! read what is there.
 
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::fs::File;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
+use rustix::io::{pwritev, retry_on_intr};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -91,17 +92,22 @@ async fn fetch(held: Arc<Held>, mut transfer: Transfer, store: Arc<Store>) -> Ou
 fn write(held: &Held, store: &Store, mut queue: mpsc::Receiver<Bytes>) -> io::Result<Option<String>> {
     let mut digest = Context::new(&SHA256);
     let mut position = 0;
+    let mut batch = Vec::new();
     while let Some(first) = queue.blocking_recv() {
-        let mut batch = 0;
-        let mut next = Some(first);
-        while let Some(piece) = next {
-            held.file().write_all_at(&piece, position)?;
-            digest.update(&piece);
-            position += piece.len() as u64;
-            batch += piece.len();
-            // Readers are told at once when nothing more is waiting: the first byte of a slow upstream is worth it.
-            next = (batch < BATCH).then(|| queue.try_recv().ok()).flatten();
+        // Readers are told at once when nothing more is waiting: the first byte of a slow upstream is worth it.
+        let mut length = first.len();
+        batch.push(first);
+        while length < BATCH
+            && let Ok(piece) = queue.try_recv()
+        {
+            length += piece.len();
+            batch.push(piece);
         }
+        write_all(held.file(), &batch, position)?;
+        for piece in batch.drain(..) {
+            digest.update(&piece);
+        }
+        position += length as u64;
         held.advance(Progress::Filling(position));
     }
     if position < held.build.length {
@@ -109,4 +115,23 @@ fn write(held: &Held, store: &Store, mut queue: mpsc::Receiver<Bytes>) -> io::Re
     }
     let committed = held.commit(store, hex(digest.finish().as_ref()));
     Ok(committed.err().map(|error| error.to_string()))
+}
+
+/// Writes pieces behind one another. One call for many: the page cache holds what comes together in larger units, which are cheaper to send.
+fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces
+        .iter()
+        .filter(|piece| !piece.is_empty())
+        .map(|piece| IoSlice::new(piece))
+        .collect();
+    let mut slices = slices.as_mut_slice();
+    while !slices.is_empty() {
+        let written = retry_on_intr(|| pwritev(file, slices, position))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        position += written as u64;
+        IoSlice::advance_slices(&mut slices, written);
+    }
+    Ok(())
 }

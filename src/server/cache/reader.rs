@@ -31,6 +31,8 @@ pub struct Reader {
     end: u64,
     upstream: Arc<Upstream>,
     url: UpstreamUrl,
+    /// Whether the last part was in memory; then the next most likely is, and its end alone is looked at.
+    was_in_memory: bool,
     /// Where the rest comes from once the disk failed.
     rest: Option<Box<Transfer>>,
 }
@@ -45,6 +47,7 @@ impl Reader {
             end,
             upstream,
             url,
+            was_in_memory: false,
             rest: None,
         }
     }
@@ -109,12 +112,17 @@ impl Reader {
     }
 
     /// Has the kernel send the bytes from the page cache, into which they are read first where they are not.
-    async fn part(&self, length: usize, parts: &Parts) -> io::Result<Bytes> {
-        if !self.is_in_memory(length)? {
+    async fn part(&mut self, length: usize, parts: &Parts) -> io::Result<Bytes> {
+        self.was_in_memory = self.is_in_memory(length)?;
+        if !self.was_in_memory {
             let (file, position) = (self.held.file().clone(), self.next);
             blocking(move || {
-                let mut buffer = vec![0; length];
-                std::os::unix::fs::FileExt::read_exact_at(&*file, &mut buffer, position)
+                let mut buffer = Buffer::take();
+                for offset in (0..length).step_by(SIZE) {
+                    let room = &mut buffer.room()[..SIZE.min(length - offset)];
+                    std::os::unix::fs::FileExt::read_exact_at(&*file, room, position + offset as u64)?;
+                }
+                Ok(())
             })
             .await?;
         }
@@ -124,7 +132,8 @@ impl Reader {
 
     fn is_in_memory(&self, length: usize) -> io::Result<bool> {
         let mut byte = [0];
-        for offset in (0..length).step_by(PROBE).chain([length - 1]) {
+        let first = if self.was_in_memory { length } else { 0 };
+        for offset in (first..length).step_by(PROBE).chain([length - 1]) {
             match read_now(&self.held, &mut byte, self.next + offset as u64) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
