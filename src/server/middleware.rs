@@ -39,10 +39,10 @@ pub async fn observe(
         "request",
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
-        http.request.method = %method,
+        http.request.method = method.as_str(),
         http.route = tracing::field::Empty,
         http.response.status_code = tracing::field::Empty,
-        url.scheme = %request.scheme(),
+        url.scheme = request.scheme().as_str(),
         client.address = peer,
         operation = tracing::field::Empty,
     );
@@ -56,12 +56,13 @@ pub async fn observe(
     let status = response.status().as_u16();
     // What has no operation is the document itself, the Swagger UI, or nothing at all.
     let operation = response.data::<OperationId>().map_or("other", |operation| operation.0);
-    span.record("operation", operation);
-    span.record("http.response.status_code", status);
-    if let Some(route) = routes.get(operation) {
-        span.record("http.route", route);
-        // What a span is called can only be said once its route is known.
-        span.context().span().update_name(format!("{method} {route}"));
+    match routes.get(operation) {
+        Some(route) => {
+            tracing::record_all!(span, http.route = route, http.response.status_code = status, operation);
+            // What a span is called can only be said once its route is known; the field `otel.name` no longer counts by then.
+            span.context().span().update_name(format!("{method} {route}"));
+        }
+        None => tracing::record_all!(span, http.response.status_code = status, operation),
     }
     if status >= 500 {
         span.record("otel.status_code", "ERROR");

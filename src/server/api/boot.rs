@@ -150,14 +150,17 @@ impl BootApi {
             Ok(answer) => {
                 let why = answer.upstream.as_deref().unwrap_or(decision.reason());
                 let client = middleware::client(request);
-                let span = tracing::Span::current();
-                span.set_attribute("ipxe_bridge.mac", decision.mac.to_string());
-                span.set_attribute("ipxe_bridge.rule", rule.clone());
-                span.set_attribute("ipxe_bridge.boots", answer.boots);
-                span.set_attribute("ipxe_bridge.reason", why.to_owned());
-                trace::tell_way(&span, way.as_ref());
+                if boot.is_sampled {
+                    let span = tracing::Span::current();
+                    span.set_attribute("ipxe_bridge.mac", decision.mac.to_string());
+                    span.set_attribute("ipxe_bridge.rule", rule.clone());
+                    span.set_attribute("ipxe_bridge.boots", answer.boots);
+                    span.set_attribute("ipxe_bridge.reason", why.to_owned());
+                    trace::tell_way(&span, way.as_ref());
+                }
                 let trace_id = boot.trace_text();
-                tracing::info!(mac = %decision.mac, rule, client, trace_id, "script served: {why}");
+                // The span holds the same as attributes, so it does not need the line as an event.
+                tracing::info!(parent: None, mac = %decision.mac, rule, client, trace_id, "script served: {why}");
                 if !middleware::is_head(request) {
                     let environment = match &decision.boot {
                         Boot::Environment(environment, _) => Some(environment.name.to_string()),
