@@ -18,8 +18,9 @@ use super::store::{Store, hex};
 
 /// Pieces that may wait for the disk.
 const QUEUE: usize = 32;
-/// Bytes after which readers are told at the latest.
-const BATCH: usize = 1 << 20;
+/// Bytes that are written, hashed and told of together at the most. More would no longer be in the processor's cache when they are hashed: at
+/// 1 MiB a fill took a third longer.
+const BATCH: usize = 256 * 1024;
 
 /// How a fill ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
