@@ -11,6 +11,7 @@ pub mod held;
 pub mod index;
 pub mod prefetch;
 pub mod reader;
+pub mod space;
 pub mod store;
 
 use std::collections::{HashMap, HashSet};

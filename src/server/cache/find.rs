@@ -16,8 +16,9 @@ use crate::server::transfer::{self, Answer, Body, Content, Transfer, Wanted};
 use crate::server::upstream::{Upstream, UpstreamError};
 
 use super::fill::{self, Outcome};
-use super::held::{Build, Failure, Held, Progress, Room};
+use super::held::{Build, Failure, Held, Progress};
 use super::index::NoRoom;
+use super::space::Room;
 use super::store::{Facts, Key, Store};
 use super::{Cache, Trouble};
 

@@ -15,6 +15,7 @@ use crate::boot::artifact::ArtifactKind;
 use crate::server::upstream::UpstreamError;
 use crate::server::validator::Validator;
 
+use super::space::{Room, Space};
 use super::store::{self, Facts, Found, Key, Store, seconds, time};
 
 /// How far the bytes are there.
@@ -71,48 +72,6 @@ struct Seen {
     away: Option<UpstreamError>,
     /// Whether the facts on disk are older than these.
     is_news: bool,
-}
-
-/// Bytes that all held artifacts take together.
-#[derive(Debug, Clone, Default)]
-pub struct Space(Arc<AtomicU64>);
-
-impl Space {
-    /// Bytes.
-    pub fn used(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Takes room for so many bytes.
-    pub fn take(&self, bytes: u64) -> Room {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-        Room {
-            space: self.clone(),
-            bytes: AtomicU64::new(bytes),
-        }
-    }
-}
-
-/// A part of the space, until it is given back.
-#[derive(Debug)]
-pub struct Room {
-    space: Space,
-    bytes: AtomicU64,
-}
-
-impl Room {
-    /// Gives it back before its end.
-    pub fn give_back(&self) {
-        self.space
-            .0
-            .fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.give_back();
-    }
 }
 
 /// One build of one artifact. Its file goes with the last user of it, unless it is kept.

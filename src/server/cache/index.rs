@@ -5,7 +5,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::held::{Held, Progress, Room, Space};
+use super::held::{Held, Progress};
+use super::space::{Room, Space};
 use super::store::Key;
 
 /// What is held, by key; at most one build of each.
