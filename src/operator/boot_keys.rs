@@ -35,18 +35,15 @@ pub struct Change {
 
 /// What is due, given the times at which the present keys were made. Pure.
 pub fn due(present: &[Timestamp], now: Timestamp) -> Option<Change> {
-    let mut keys = present.to_vec();
-    keys.sort_unstable();
     // One from the future was made by a clock that was wrong, or by nobody.
+    let (mut keys, mut removed): (Vec<_>, Vec<_>) = present.iter().copied().partition(|key| *key <= now);
+    keys.sort_unstable();
     let added = keys
         .last()
-        .is_none_or(|newest| !(SignedDuration::ZERO..LIFETIME).contains(&now.duration_since(*newest)))
+        .is_none_or(|newest| now.duration_since(*newest) >= LIFETIME)
         .then_some(now);
     let is_superseded = |index: usize| keys.get(index + 1).is_some_and(|next| now.duration_since(*next) > OVERLAP);
-    let removed: Vec<Timestamp> = (0..keys.len())
-        .filter(|index| is_superseded(*index))
-        .map(|index| keys[index])
-        .collect();
+    removed.extend((0..keys.len()).filter(|index| is_superseded(*index)).map(|index| keys[index]));
     if added.is_none() && removed.is_empty() {
         return None;
     }
@@ -174,11 +171,24 @@ mod tests {
         let late = due(&[at(0), at(100)], at(5000)).expect("one more");
         assert_eq!((late.keys, late.removed), (vec![at(100), at(5000)], vec![at(0)]));
         let future = due(&[at(9000)], at(0)).expect("one of now");
-        assert_eq!(future.added, Some(at(0)));
+        assert_eq!((future.added, &future.removed), (Some(at(0)), &vec![at(9000)]));
         assert_eq!(read(Some(&"nonsense".to_owned())), None);
         assert_eq!(
             read(Some(&annotation(&future)[name::BOOT_KEYS_ANNOTATION])),
             Some(future.keys)
         );
+    }
+
+    #[test]
+    fn however_often_it_is_looked_there_are_at_most_two_keys() {
+        let (mut keys, mut changes) = (vec![at(-10), at(5000)], 0);
+        for hour in 0..20_000 {
+            if let Some(change) = due(&keys, at(hour)) {
+                (keys, changes) = (change.keys, changes + 1);
+            }
+            assert!((1..=2).contains(&keys.len()) && keys.is_sorted(), "{hour}: {keys:?}");
+        }
+        // The one of the future at once; then one a month, and two days later one less.
+        assert!((50..60).contains(&changes), "{changes}");
     }
 }
