@@ -144,6 +144,53 @@ async fn every_file_is_accepted_strictly_and_without_a_warning() {
     assert!(site.said(&wrong).unwrap_err().contains("servise"));
 }
 
+#[test]
+fn the_replicas_of_the_bridge_without_an_operator_find_each_other_and_may_share_a_key() {
+    let objects = documents(&read("deploy/server.yaml"));
+    let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+    let deployment = of_kind("Deployment").next().unwrap();
+    let (pod, namespace) = (&deployment["spec"]["template"]["spec"], &deployment["metadata"]["namespace"]);
+    let server = &pod["containers"][0];
+    let flags: Vec<&str> = server["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|flag| flag.as_str().unwrap())
+        .collect();
+    let value = |flag: &str| flags[flags.iter().position(|other| *other == flag).unwrap() + 1];
+    assert!(deployment["spec"]["replicas"].as_u64().unwrap() > 1);
+    assert!(!server["env"].to_string().contains("BOOT_KEYS") && !server["env"].to_string().contains("PEERS"));
+
+    let mount = &server["volumeMounts"][0];
+    assert_eq!(mount["mountPath"], value("--boot-keys"));
+    let volume = &pod["volumes"][0];
+    assert_eq!(
+        (&volume["name"], &volume["secret"]["optional"]),
+        (&mount["name"], &json!(true))
+    );
+    let made = format!(
+        "kubectl create secret generic {} -n {} ",
+        volume["secret"]["secretName"].as_str().unwrap(),
+        namespace.as_str().unwrap()
+    );
+    assert!(read("deploy/server.yaml").contains(&made), "{made}");
+
+    let peers = of_kind("Service")
+        .find(|service| service["spec"]["clusterIP"] == "None")
+        .unwrap();
+    let (name, port) = (peers["metadata"]["name"].as_str().unwrap(), &peers["spec"]["ports"][0]);
+    assert_eq!(
+        value("--peers"),
+        format!("{name}.{}.svc:{}", namespace.as_str().unwrap(), port["port"])
+    );
+    assert_eq!(peers["metadata"]["namespace"], *namespace);
+    assert_eq!(peers["spec"]["publishNotReadyAddresses"], true, "also those that drain");
+    assert_eq!(peers["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]);
+    let ports = server["ports"].as_array().unwrap();
+    let target = ports.iter().find(|named| named["name"] == port["targetPort"]).unwrap();
+    assert_eq!(target["containerPort"], port["port"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_overlay_is_built_by_kustomize_and_accepted() {
     let Some(site) = Site::shared().await else {
