@@ -153,14 +153,19 @@ impl FromStr for UpstreamUrl {
 
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        shown.set_query(None);
-        shown.set_fragment(None);
-        // Both fail only for URLs that cannot have user information, which http and https URLs can.
-        let _ = shown.set_username("");
-        let _ = shown.set_password(None);
-        shown.fmt(f)
+        shown(&self.0).fmt(f)
     }
+}
+
+/// What may be shown of an address: scheme, host and path. Its query and user information may be secrets.
+pub fn shown(url: &Url) -> Url {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    // Both fail only for URLs that cannot have user information; those have none to be removed.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown
 }
 
 impl fmt::Debug for UpstreamUrl {

@@ -15,7 +15,12 @@ async fn no_secret_of_upstream_is_in_any_output() {
     let site = Site::start().await;
     site.environment("c", "odd", "{}", false);
     site.host("c", "n9", "52:54:00:cc:00:09", Some("odd"));
+    // What a machine is handed over to is in its script, and shown without user, password and query everywhere else.
+    let chained = "52:54:00:cc:00:0a";
+    site.write("chain.yaml", &format!("apiVersion: ipxe-bridge.io/v1alpha1\nkind: IpxeHostOverride\nmetadata: {{name: chain, namespace: a}}\nspec:\n  macAddresses: ['{chained}']\n  chain: https://{TOKEN_MARKER}:{TOKEN_MARKER}@other.example.com/next.ipxe?api_key={TOKEN_MARKER}\n"));
     let bridge = site.bridge(&["--log-level", "trace"]).await;
+    let script = bridge.script(chained).await;
+    assert!(script.contains(&format!("next.ipxe?api_key={TOKEN_MARKER}")), "{script}");
     let mut said = String::new();
     let faults = [
         None,
@@ -42,6 +47,10 @@ async fn no_secret_of_upstream_is_in_any_output() {
             "/boot.ipxe",
             "/openapi.json",
             "/readyz",
+            "/boots",
+            "/boots/52:54:00:cc:00:01",
+            "/boots/52:54:00:cc:00:0a",
+            "/hosts/52:54:00:cc:00:01",
             SCRIPT,
             "/ipxe-mac-boot/52:54:00:cc:00:02",
             "/ipxe-mac-boot/52:54:00:cc:00:09",
@@ -87,6 +96,20 @@ async fn no_secret_of_upstream_is_in_any_output() {
     .await;
     said.push_str(bridge.get("/inventory").await.text());
     said.push_str(&bridge.metrics().await);
+    let peer = reqwest::Client::builder().no_proxy().build().unwrap();
+    let seen = peer
+        .get(format!("{}/boots-seen-here?since=0", bridge.metrics_url))
+        .send()
+        .await
+        .unwrap();
+    said.push_str(&seen.text().await.unwrap());
+    let mut stream = bridge.send(Method::GET, "/boots/stream", &[]).await;
+    while !said.contains("data: ") {
+        let piece = tokio::time::timeout(Duration::from_secs(5), stream.chunk()).await.unwrap();
+        said.push_str(std::str::from_utf8(&piece.unwrap().unwrap()).unwrap());
+    }
+    let handed_over = "hands over to https://other.example.com/next.ipxe\"";
+    assert!(said.contains(handed_over), "the reason is there without its secrets");
     said.push_str(&bridge.log());
     let upstream_port = site.upstream.addr().port().to_string();
     for secret in [
@@ -106,17 +129,22 @@ async fn no_secret_of_upstream_is_in_any_output() {
         }
     }
     // Libraries that are asked to say everything say where they connect to, but no token either.
-    let loud = site.bridge(&["--log-level", "trace,hyper=trace"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = ["--cache-dir", folder.path().to_str().unwrap()];
+    let loud = site
+        .bridge(&[&["--log-level", "trace,hyper=trace"], &cache[..]].concat())
+        .await;
     for target in [Target::Script, Target::Kernel, Target::Initrd] {
         site.upstream.set_fault(target, None, None);
     }
     for path in [SCRIPT, "/boot-artifacts/initrd/a/lab", "/boot-artifacts/kernel/a/lab"] {
         assert_eq!(loud.get(path).await.status, 200, "{path}");
     }
-    let log = loud.log();
+    let (log, cache) = (loud.log(), loud.get("/cache").await);
     assert!(log.contains("reqwest"), "libraries are loud");
+    assert!(cache.text().contains("4.16"), "{}", cache.text());
     for secret in [TOKEN_MARKER, SECRET_MARKER, "api_key="] {
-        assert!(!log.contains(secret), "{secret}");
+        assert!(!log.contains(secret) && !cache.text().contains(secret), "{secret}");
     }
     // The search can fail: where it was asked for, the token is there.
     let open = site.bridge(&["--script-proxy"]).await;
@@ -160,4 +188,31 @@ async fn a_dead_collector_costs_nothing_and_a_live_one_gets_spans() {
     assert_eq!(bridge.get(SCRIPT).await.status, 200);
     bridge.terminate();
     assert!(bridge.ended(Duration::from_secs(10)).await.success());
+}
+
+#[tokio::test]
+async fn export_is_off_where_a_variable_says_so() {
+    let site = Site::start().await;
+    let folder = site.path().to_str().unwrap().to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let collector = format!("http://{}", listener.local_addr().unwrap());
+    for off in [
+        Some(("OTEL_SDK_DISABLED", "true")),
+        Some(("OTEL_TRACES_EXPORTER", "none")),
+        None,
+    ] {
+        let mut variables = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.as_str()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ];
+        variables.extend(off);
+        let mut bridge = Bridge::start_with(&["--manifests", &folder], &variables).await;
+        bridge.wait_ready().await;
+        assert_eq!(bridge.get(SCRIPT).await.status, 200);
+        // What is left is exported at the end.
+        bridge.terminate();
+        bridge.ended(Duration::from_secs(10)).await;
+        let asked = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        assert_eq!(asked.is_ok(), off.is_none(), "{off:?}");
+    }
 }

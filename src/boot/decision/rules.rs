@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::progress::Progressed;
 use super::{Ask, Boot, ByOverride, Decision, Filled, Rule, Step};
+use crate::boot::artifact::shown;
 use crate::boot::host_override::{Action, HostOverride};
 use crate::boot::inventory::{Claim, Inventory};
 use crate::boot::kernel_arguments::ArgumentEdits;
@@ -129,7 +130,10 @@ impl Inventory {
                     format!("has the script {:?} of {}", place.key, place.content),
                     Some(self.content(place).and_then(|text| script(text))),
                 ),
-                Some(Action::Chain(url)) => (format!("hands over to {url}"), Some(Ok(Boot::Chain(url.as_str().into())))),
+                Some(Action::Chain(url)) => {
+                    let to = url::Url::parse(url).map_or_else(|_| "another server".to_owned(), |url| shown(&url).to_string());
+                    (format!("hands over to {to}"), Some(Ok(Boot::Chain(url.as_str().into()))))
+                }
                 Some(Action::LocalDisk(method)) => ("wants the disk".to_owned(), Some(Ok(Boot::LocalDisk(*method)))),
                 Some(Action::Unusable(cause)) => ("cannot be used".to_owned(), Some(Err(cause.clone()))),
                 Some(Action::Environment(name)) => {
