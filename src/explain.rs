@@ -29,9 +29,13 @@ pub fn explain(args: &ExplainArgs, now: i64) -> anyhow::Result<String> {
         true => ask(args)?,
         false => decide(args, now)?,
     };
+    let note = match args.files.is_empty() {
+        true => "",
+        false => "\nDecided from files with the default settings of a bridge but for the policies.\n",
+    };
     Ok(match args.output.is_json() {
         true => format!("{}\n", serde_json::to_string_pretty(&explanation.to_json())?),
-        false => explanation.to_string(),
+        false => format!("{explanation}{note}"),
     })
 }
 

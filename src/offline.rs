@@ -116,10 +116,10 @@ pub fn lint(files: &Files) -> Vec<Finding> {
 }
 
 /// What a machine would boot at this second since 1970, and why. An environment's script is the service's to tell, so for an
-/// environment only its name and the changes to its command line are said.
+/// environment only its name and the changes to its command line are said. With default settings.
 pub fn render(inventory: &Inventory, mac: MacAddr, bridge: &PublicUrl, now: i64) -> String {
     let decision = inventory.decide(mac, Policy::default(), now);
-    let mut text = String::new();
+    let mut text = "# with the default settings of a bridge\n".to_owned();
     for step in &decision.steps {
         // Writing to a String cannot fail.
         let _ = writeln!(

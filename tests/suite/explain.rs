@@ -96,7 +96,8 @@ async fn files_are_explained_without_a_server_and_with_other_policies() {
     let (good, text, _) = explain(&[MAC, "--file", folder]).await;
     assert!(
         good && text.contains("boots Environment a/lab")
-            && text.contains("No script: the script of InfraEnv a/lab is the service's to tell"),
+            && text.contains("No script: the script of InfraEnv a/lab is the service's to tell")
+            && text.contains("with the default settings of a bridge"),
         "{text}"
     );
     site.agent("a", "one", MAC, "installed", "Done");

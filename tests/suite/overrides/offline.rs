@@ -66,7 +66,8 @@ async fn files_are_checked_and_rendered_without_a_server() {
     let folder = site.path().to_str().unwrap().to_owned();
     assert_eq!(run(&["lint", &folder]), (true, String::new()));
     let (good, rendered) = run(&["render", "-f", &folder, "--mac", "52-54-00-CC-00-01"]);
-    let expected = "# - Override: no override is for this MAC address\n\
+    let expected = "# with the default settings of a bridge\n\
+                    # - Override: no override is for this MAC address\n\
                     # + BareMetalHost: BareMetalHost a/n1 wants InfraEnv a/lab\n\
                     # + BootPolicy: UntilInstalled: there are no Agents to read, the service is asked with the MAC address\n\
                     # boots InfraEnv a/lab\n";
@@ -80,7 +81,10 @@ async fn files_are_checked_and_rendered_without_a_server() {
     let (good, rendered) = run(&["render", "-f", file.to_str().unwrap(), "--mac", MAC]);
     assert_eq!(
         (good, rendered),
-        (true, format!("# + Override: IpxeHostOverride a/o has a script\n{script}"))
+        (
+            true,
+            format!("# with the default settings of a bridge\n# + Override: IpxeHostOverride a/o has a script\n{script}")
+        )
     );
     site.write(
         "twin.json",
