@@ -20,6 +20,8 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::cli::{LogArgs, LogFormat};
 use floods::Floods;
 
+/// Longest time for a batch of spans where no variable says it (OpenTelemetry specification, "OTLP Exporter Configuration").
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end waits for the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
@@ -163,11 +165,18 @@ impl SpanProcessor for News {
     }
 }
 
-/// A client that trusts a certificate. It blocks, so it cannot be made where others wait.
+/// A client that trusts a certificate, with the exporter's own limit of time. It blocks, so it cannot be made where others wait.
 fn client(pem: Vec<u8>) -> anyhow::Result<reqwest::blocking::Client> {
+    let timeout = variable("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| variable("OTEL_EXPORTER_OTLP_TIMEOUT"));
+    let timeout = timeout
+        .and_then(|text| text.parse().ok())
+        .map_or(TIMEOUT, Duration::from_millis);
     let make = move || {
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
-        reqwest::blocking::Client::builder().tls_certs_only(certificates).build()
+        reqwest::blocking::Client::builder()
+            .tls_certs_only(certificates)
+            .timeout(timeout)
+            .build()
     };
     let made = std::thread::spawn(make).join();
     let made = made.map_err(|_| anyhow::anyhow!("the client of the collector could not be made"))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TraceContextExt as _;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 use poem_openapi::OperationId;
@@ -39,7 +40,7 @@ pub async fn observe(
         "request",
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
-        http.request.method = method.as_str(),
+        http.request.method = known(&method),
         http.route = tracing::field::Empty,
         http.response.status_code = tracing::field::Empty,
         url.scheme = request.scheme().as_str(),
@@ -56,13 +57,22 @@ pub async fn observe(
     let status = response.status().as_u16();
     // What has no operation is the document itself, the Swagger UI, or nothing at all.
     let operation = response.data::<OperationId>().map_or("other", |operation| operation.0);
-    match routes.get(operation) {
-        Some(route) => {
-            tracing::record_all!(span, http.route = route, http.response.status_code = status, operation);
-            // What a span is called can only be said once its route is known; the field `otel.name` no longer counts by then.
-            span.context().span().update_name(format!("{method} {route}"));
-        }
+    let route = routes.get(operation);
+    match route {
+        Some(route) => tracing::record_all!(span, http.route = route, http.response.status_code = status, operation),
         None => tracing::record_all!(span, http.response.status_code = status, operation),
+    }
+    let exported = span.context();
+    let exported = exported.span();
+    if exported.span_context().is_sampled() {
+        exported.set_attribute(KeyValue::new("url.path", path.clone()));
+        // What a span is called can only be said once its route is known; the field `otel.name` no longer counts by then.
+        if let Some(route) = route {
+            exported.update_name(format!("{method} {route}"));
+        }
+        if status >= 500 {
+            exported.set_attribute(KeyValue::new("error.type", status.to_string()));
+        }
     }
     if status >= 500 {
         span.record("otel.status_code", "ERROR");
@@ -86,6 +96,12 @@ pub async fn observe(
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// A method as the semantic conventions of OpenTelemetry have it, which are a closed list.
+fn known(method: &Method) -> &str {
+    let is_known = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"].contains(&method.as_str());
+    if is_known { method.as_str() } else { "_OTHER" }
 }
 
 /// The boot that a file is fetched for, if its address holds a signed id.

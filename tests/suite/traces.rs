@@ -96,6 +96,8 @@ async fn a_boot_is_one_trace_and_a_fill_is_one_of_its_own_linked_with_it_both_wa
         ("ipxe_bridge.boots", "Environment"),
         ("ipxe_bridge.reason", "BareMetalHost a/n1 wants InfraEnv a/lab"),
         ("http.response.status_code", "200"),
+        ("url.path", "/ipxe-mac-boot/52:54:00:cc:00:01"),
+        ("error.type", ""),
         ("client.address", "127.0.0.1"),
     ] {
         assert_eq!(script.get(name), value, "{name}");
@@ -199,7 +201,7 @@ async fn what_a_machine_leaves_or_upstream_breaks_is_told_in_its_span_with_the_t
         .iter()
         .find(|span| span.get("http.response.status_code") == "503")
         .unwrap();
-    assert_eq!((refused.status, refused.kind), (2, 2));
+    assert_eq!((refused.status, refused.kind, refused.get("error.type")), (2, 2, "503"));
     let trace = &one(&spans, SCRIPT).trace;
     assert!([kernel, left, broken, refused].iter().all(|span| span.trace == *trace));
 }
