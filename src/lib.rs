@@ -3,6 +3,7 @@
 //! | module | what it is | may use |
 //! |---|---|---|
 //! | [`boot`] | the domain: pure values and decisions | nothing of ours |
+//! | [`build_info`] | the version as a metric | nothing of ours |
 //! | [`crd`] | kinds of the cluster | nothing of ours |
 //! | [`cli`] | every flag, variable and default | [`boot`] |
 //! | [`cache_folder`] | a cache's folder without a server | [`server`] |
@@ -16,6 +17,7 @@
 //! `docs/architecture.md` walks through a boot request and through a change of the cluster.
 
 pub mod boot;
+pub mod build_info;
 pub mod cache_folder;
 pub mod cli;
 pub mod crd;

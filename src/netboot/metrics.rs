@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::build_info;
+
 use super::architecture::Platform;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -41,6 +43,7 @@ impl Metrics {
     /// Everything, with what is known of the machines and the programs now.
     pub fn registry(&self, ready: bool, machines: Option<(usize, f64)>, programs: usize) -> Registry {
         let mut registry = Registry::with_prefix("ipxe_bridge_netboot");
+        build_info::register(&mut registry);
         registry.register("dhcp_packets", "DHCP packets by what became of them", self.packets.clone());
         registry.register("tftp_transfers", "TFTP requests by how they ended", self.transfers.clone());
         registry.register(

@@ -54,7 +54,9 @@ impl Counts {
             values.reduce(|sum, value| Some(sum? + value?)).flatten()
         };
         let build = |(sample, _): &(&str, &str)| {
-            let version = sample.strip_prefix("ipxe_bridge_build{version=\"")?.strip_suffix("\"}")?;
+            let version = sample
+                .strip_prefix("ipxe_bridge_build_info{version=\"")?
+                .strip_suffix("\"}")?;
             Some(version.to_owned())
         };
         Self {
@@ -186,7 +188,7 @@ mod tests {
     fn a_page_for_prometheus_becomes_counts() {
         let page = "# TYPE ipxe_bridge_hosts gauge\nipxe_bridge_hosts 12\nipxe_bridge_host_files 3\nipxe_bridge_conflicts 0\nipxe_bridge_cache_enabled 1\n\
                     ipxe_bridge_overrides{reason=\"Serving\"} 2\nipxe_bridge_overrides{reason=\"Expired\"} 1\n\
-                    ipxe_bridge_build{version=\"1.2.3\"} 1\n# EOF\n";
+                    ipxe_bridge_build_info{version=\"1.2.3\"} 1\n# EOF\n";
         let expected = Counts {
             version: Some("1.2.3".to_owned()),
             environments: None,

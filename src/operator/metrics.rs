@@ -3,6 +3,8 @@
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
 
+use crate::build_info;
+
 use super::kind::Kind;
 
 type Labels = [(&'static str, String); 1];
@@ -40,6 +42,7 @@ impl Metrics {
     /// Everything that is counted.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("ipxe_bridge_operator");
+        build_info::register(&mut registry);
         let outcomes = "Bridges looked at, by outcome";
         registry.register("reconciliations", outcomes, self.reconciliations.clone());
         registry.register("writes", "Objects written or removed, by kind", self.writes.clone());

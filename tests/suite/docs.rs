@@ -288,6 +288,7 @@ async fn operations_lists_every_metric() {
         read("src/server/metrics.rs"),
         read("src/server/upstream.rs"),
         read("src/server/api/metrics.rs"),
+        read("src/build_info.rs"),
     ]
     .concat()
     .split_whitespace()

@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Deserialize;
 
 use crate::boot::standing::Reason;
+use crate::build_info;
 use crate::server::context::Context;
 use crate::server::peers;
 use crate::server::timeline::Outcome;
@@ -83,11 +84,7 @@ fn registry(context: &Context) -> Registry {
     context.metrics.register(&mut registry);
     context.upstream.register(&mut registry);
 
-    let build = Family::<[(&'static str, String); 1], Gauge>::default();
-    build
-        .get_or_create(&[("version", env!("CARGO_PKG_VERSION").to_owned())])
-        .set(1);
-    registry.register("build", "Always 1; the version of the program", build);
+    build_info::register(&mut registry);
 
     let mut gauge = |name: &str, help: &str, value: usize| {
         let gauge: Gauge = Gauge::default();
