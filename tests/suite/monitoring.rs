@@ -101,6 +101,7 @@ fn every_alert_has_a_runbook_and_alerts_and_dashboards_name_metrics_that_are_doc
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
+    let documented = read("docs/operations.md");
     let mut expressions = queries();
     for alert in alerts(&rules()) {
         let name = alert["alert"].as_str().unwrap();
@@ -113,12 +114,23 @@ fn every_alert_has_a_runbook_and_alerts_and_dashboards_name_metrics_that_are_doc
             page.contains(alert["annotations"]["summary"].as_str().unwrap()),
             "{name}: its summary"
         );
+        // Whoever is woken up knows which bridge is meant, and where to ask.
+        assert!(
+            page.contains("The alert's labels say which bridge") && page.contains("\nNAMESPACE=boot "),
+            "{name}"
+        );
+        for metric in page.split("ipxe_bridge_").skip(1) {
+            let end = metric
+                .find(|c: char| !c.is_ascii_lowercase() && c != '_')
+                .unwrap_or(metric.len());
+            let metric = format!("| `ipxe_bridge_{}` |", &metric[..end]);
+            assert!(documented.contains(&metric), "{name}: {metric}");
+        }
         assert!(["critical", "warning"].contains(&alert["labels"]["severity"].as_str().unwrap()));
         expressions.push((name.to_owned(), alert["expr"].as_str().unwrap().to_owned()));
     }
     assert_eq!(pages, BTreeSet::new(), "pages without an alert");
 
-    let documented = read("docs/operations.md");
     for (place, expression) in expressions {
         let mut parts = expression.split("ipxe_bridge_");
         parts.next();
