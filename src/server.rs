@@ -81,6 +81,9 @@ pub struct Server {
     pub metrics_address: SocketAddr,
     end: CancellationToken,
     listeners: Vec<JoinHandle<bool>>,
+    /// The listener of metrics, which ends after the others.
+    metrics: (CancellationToken, JoinHandle<bool>),
+    has_peers: bool,
     background: CancellationToken,
     /// What goes on for a moment after the background has ended.
     last_words: Option<JoinHandle<()>>,
@@ -190,7 +193,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Takes no new connections and lets transfers finish. Whether all of them could, within the limit.
+    /// Takes no new connections and lets transfers finish. Whether all of them could, within the limit. Until then it can be seen how they
+    /// get on, and a moment longer by the other replicas if something moved at the end.
     pub async fn stop(self) -> bool {
         self.context.draining.store(true, Ordering::Relaxed);
         self.end.cancel();
@@ -198,6 +202,13 @@ impl Server {
         for listener in self.listeners {
             complete &= listener.await.unwrap_or(false);
         }
+        let lately = jiff::Timestamp::now().as_second() - 2 * peers::LAST_CALL.as_secs() as i64;
+        if self.has_peers && !self.context.timeline.tell(lately).is_empty() {
+            tokio::time::sleep(peers::LAST_CALL).await;
+        }
+        let (end, metrics) = self.metrics;
+        end.cancel();
+        complete &= metrics.await.unwrap_or(false);
         self.background.cancel();
         if let Some(cache) = &self.context.cache {
             cache.note_all().await;
@@ -252,20 +263,14 @@ impl Listeners {
         };
         let scheme = if main_tls.is_some() { "https" } else { "http" };
         tracing::info!("machines are answered at {scheme}://{address}");
-        let spawn = |listener, tls, app, limits: &Limits| {
-            tokio::spawn(listener::serve(
-                listener,
-                tls,
-                app,
-                limits.clone(),
-                context.metrics.clone(),
-                end.clone(),
-            ))
+        let spawn = |listener, tls, app, limits: &Limits, end: &CancellationToken| {
+            let (limits, metrics, end) = (limits.clone(), context.metrics.clone(), end.clone());
+            tokio::spawn(listener::serve(listener, tls, app, limits, metrics, end))
         };
-        let mut listeners = vec![spawn(self.main, main_tls, app.clone(), &limits)];
+        let mut listeners = vec![spawn(self.main, main_tls, app.clone(), &limits, &end)];
         if let (Some(listener), Some(address)) = (self.tls, tls_address) {
             tracing::info!("machines are answered at https://{address}");
-            listeners.push(spawn(listener, own_tls, app, &limits));
+            listeners.push(spawn(listener, own_tls, app, &limits, &end));
         }
         // Of its own, so that a flood of machines does not hide the metrics that would show it.
         let few = Limits {
@@ -274,13 +279,17 @@ impl Listeners {
             ..limits
         };
         tracing::info!("metrics are at http://{metrics_address}/metrics");
-        listeners.push(spawn(self.metrics, None, api::metrics::endpoint(context.clone()), &few));
+        let end_of_metrics = CancellationToken::new();
+        let metrics = api::metrics::endpoint(context.clone());
+        let metrics = spawn(self.metrics, None, metrics, &few, &end_of_metrics);
         Server {
             address,
             tls_address,
             metrics_address,
             end,
             listeners,
+            metrics: (end_of_metrics, metrics),
+            has_peers: !args.peers.is_empty(),
             background,
             last_words: None,
             context,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::boot::inventory::Inventory;
 use crate::boot::mac::MacAddr;
 
-use super::timeline::{Boot, Outcome};
+use super::timeline::{Boot, End, Outcome};
 
 /// Events that wait; more are left out.
 const QUEUE: usize = 64;
@@ -76,8 +76,9 @@ impl Notes {
 
 /// Writes Events, one after the other, for ever.
 pub async fn follow(client: Client, mut notes: mpsc::Receiver<Note>) {
-    let recorder = Recorder::new(client, "ipxe-bridge".into());
     while let Some(Note { reference, event }) = notes.recv().await {
+        // One that lasts would take a second boot for the first one again, and repeat what was said then.
+        let recorder = Recorder::new(client.clone(), "ipxe-bridge".into());
         if let Err(error) = recorder.publish(&event, &reference).await {
             tracing::warn!(object = ?reference.name, %error, "an Event about a boot cannot be written");
         }
@@ -101,6 +102,7 @@ fn event(boot: &Boot, outcome: Outcome) -> Option<Event> {
     let step = boot.steps.back().map_or_else(
         || "it fetched nothing".to_owned(),
         |step| match step.part.length {
+            _ if matches!(step.ended(), Some((End::Refused, _))) => format!("its {} was refused", step.kind),
             Some(length) => format!("last it fetched {} of {length} bytes of its {}", step.bytes(), step.kind),
             None => format!("last it fetched {} bytes of its {}", step.bytes(), step.kind),
         },
@@ -130,10 +132,9 @@ fn object(inventory: &Inventory, boot: &Boot) -> Option<ObjectReference> {
             ..ObjectReference::default()
         })
     };
-    let decided = boot.script.as_ref().filter(|script| script.rule == "Override");
-    if decided.is_some()
-        && let [of, ..] = inventory.overrides(boot.mac)
-    {
+    let decided = boot.script.as_ref().and_then(|script| script.by_override.as_deref());
+    let mut overrides = inventory.overrides(boot.mac).iter();
+    if let Some(of) = overrides.find(|of| decided == Some(of.name.to_string().as_str())) {
         return reference("ipxe-bridge.io/v1alpha1", "IpxeHostOverride", &of.name, &of.uid);
     }
     match inventory.hosts(boot.mac) {
@@ -146,7 +147,9 @@ fn object(inventory: &Inventory, boot: &Boot) -> Option<ObjectReference> {
 mod tests {
     use super::*;
     use crate::boot::environment::Host;
+    use crate::boot::host_override::{HostOverride, Machines};
     use crate::boot::inventory::Observed;
+    use crate::boot::kernel_arguments::ArgumentEdits;
     use crate::boot::name::ObjectName;
     use crate::server::boot_id::{BootId, random};
     use crate::server::timeline::{Script, Timeline};
@@ -163,8 +166,25 @@ mod tests {
             labels: [].into(),
             environment: None,
         };
+        let declared = |name: &str, priority| HostOverride {
+            name: ObjectName::new("lab", name).expect("valid"),
+            uid: name.to_owned(),
+            generation: 1,
+            created: 0,
+            priority,
+            machines: Machines::Macs(vec![mac]),
+            action: None,
+            templating: false,
+            arguments: ArgumentEdits::default(),
+            expires: None,
+            boot_limit: None,
+            served: [].into(),
+        };
         let inventory = Inventory::join(Observed {
             hosts: vec![Arc::new(host)],
+            overrides: [("first", 2), ("second", 1)]
+                .map(|(name, priority)| Arc::new(declared(name, priority)))
+                .into(),
             ..Observed::default()
         });
         let timeline = Timeline::default();
@@ -180,12 +200,13 @@ mod tests {
             boots: "Environment".into(),
             environment: Some("lab/discovery".to_owned()),
             rule: "BareMetalHost".to_owned(),
+            by_override: None,
             reason: String::new(),
             client: String::new(),
             way: None,
         };
-        timeline.script(&id, script, at(0));
-        let (boot, _) = timeline.of(mac, at(0)).remove(0);
+        timeline.script(&id, script.clone(), at(0));
+        let (mut boot, _) = timeline.of(mac, at(0)).remove(0);
         let (mut notes, mut queue) = Notes::new();
         for second in 0..120 {
             notes.tell(&inventory, &boot, Outcome::Stalled, at(second));
@@ -198,6 +219,26 @@ mod tests {
         assert!(
             note.starts_with("52:54:00:cc:00:01 stands still in its boot: InfraEnv lab/discovery, it fetched nothing; trace "),
             "{note}"
+        );
+
+        // Of several overrides for a machine it is the one that decided.
+        let by = |name: &str| {
+            boot.script = Some(Arc::new(Script {
+                rule: "Override".to_owned(),
+                by_override: Some(format!("lab/{name}")),
+                ..script.clone()
+            }));
+            object(&inventory, &boot).and_then(|found| found.kind.zip(found.name))
+        };
+        let named = ["first", "second", "gone"].map(by);
+        let of = |kind: &str, name: &str| Some((kind.to_owned(), name.to_owned()));
+        assert_eq!(
+            named,
+            [
+                of("IpxeHostOverride", "first"),
+                of("IpxeHostOverride", "second"),
+                of("BareMetalHost", "n1")
+            ]
         );
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -19,6 +19,10 @@ use super::timeline::Told;
 pub const PATH: &str = "/boots-seen-here";
 /// How often the others are asked.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How long a server that is about to end waits for the others to ask once more.
+pub const LAST_CALL: Duration = Duration::from_secs(3);
+/// Whoever has not answered for so long is gone, and with it what it was sending.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Longest time for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Longest answer: everything that a server remembers is about half of it.
@@ -45,6 +49,7 @@ pub async fn follow(names: Vec<String>, context: Arc<Context>) {
     };
     // From which second on each was not asked yet.
     let mut asked: HashMap<SocketAddr, i64> = HashMap::new();
+    let mut heard: HashMap<String, Instant> = HashMap::new();
     let mut trouble = String::new();
     loop {
         tokio::time::sleep(PERIOD).await;
@@ -83,11 +88,19 @@ pub async fn follow(names: Vec<String>, context: Arc<Context>) {
                 Ok(seen) => {
                     asked.insert(address, now - OVERLAP);
                     context.timeline.hear(&seen.process, seen.boots);
+                    heard.insert(seen.process, Instant::now());
                 }
                 // It may be about to start or to end.
                 Err(error) => tracing::debug!(%address, error, "a replica does not answer"),
             }
         }
+        heard.retain(|process, last| {
+            let is_there = last.elapsed() < SILENCE;
+            if !is_there {
+                context.timeline.lost(process, Timestamp::now());
+            }
+            is_there
+        });
     }
 }
 

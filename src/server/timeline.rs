@@ -3,9 +3,12 @@
 //! Invariants: bounded, whatever asks; a file counts for a machine only if its address holds a signed id.
 
 mod boot;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +40,9 @@ pub struct Script {
     pub environment: Option<String>,
     /// The rule that decided.
     pub rule: String,
+    /// The override that decided, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_override: Option<String>,
     /// Why.
     pub reason: String,
     /// Address of the connection that asked.
@@ -110,24 +116,33 @@ impl Timeline {
     /// A machine fetches a file, for a boot that may have begun at another replica.
     pub fn step(&self, id: &BootId, step: Step, now: Timestamp) -> Arc<Step> {
         let step = Arc::new(step);
+        self.note(id, now, |boot| boot.add(step.clone()));
+        step
+    }
+
+    /// A machine asked for a file that upstream would not give.
+    pub fn refused(&self, id: &BootId, step: Step, now: Timestamp) {
+        self.note(id, now, |boot| boot.refuse(step, now));
+    }
+
+    fn note(&self, id: &BootId, now: Timestamp, change: impl FnOnce(&mut Boot)) {
         let mut memory = self.lock();
         let boots = memory.machines.get_mut(&id.mac);
         match boots.and_then(|boots| boots.iter_mut().find(|boot| boot.trace == id.trace)) {
             Some(boot) => {
                 let before = boot.entries();
-                boot.add(step.clone());
+                change(boot);
                 let more = boot.entries() - before;
                 memory.entries += more;
             }
             None => {
                 let mut boot = Boot::new(id, None, now);
-                boot.add(step.clone());
+                change(&mut boot);
                 memory.add(boot);
             }
         }
         drop(memory);
         self.changes.send_replace(());
-        step
     }
 
     /// Everything that was seen here itself, of boots of which something moved since then.
@@ -162,6 +177,17 @@ impl Timeline {
         }
     }
 
+    /// Another server is gone, and with it what it was sending.
+    pub fn lost(&self, process: &str, now: Timestamp) {
+        let memory = self.lock();
+        let steps = memory.machines.values().flatten().flat_map(|boot| &boot.steps);
+        for step in steps.filter(|step| step.origin.as_deref() == Some(process)) {
+            step.end(End::Broken, now);
+        }
+        drop(memory);
+        self.changes.send_replace(());
+    }
+
     /// A step ended.
     pub fn ended(&self) {
         self.changes.send_replace(());
@@ -169,37 +195,41 @@ impl Timeline {
 
     /// The boots of a machine, the last one first, each with what came of it.
     pub fn of(&self, mac: MacAddr, now: Timestamp) -> Vec<(Boot, Outcome)> {
-        self.lock()
-            .machines
-            .get(&mac)
-            .map(|boots| judged(boots, now))
-            .unwrap_or_default()
+        let memory = self.lock();
+        let boots = memory.machines.get(&mac).into_iter().flatten().enumerate();
+        boots.map(|(index, boot)| (boot.clone(), judged(index, boot, now))).collect()
     }
 
-    /// The last boot of each machine, the latest sign of life first.
-    pub fn last(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
-        let mut last: Vec<(Boot, Outcome)> = self
-            .lock()
-            .machines
-            .values()
-            .filter_map(|boots| {
-                let boot = boots.front()?;
-                Some((boot.clone(), boot.outcome(now)))
-            })
-            .collect();
-        last.sort_by_key(|(boot, _)| std::cmp::Reverse(boot.last_sign()));
-        last
+    /// Looks at the last boot of each machine, in no order. Nothing is copied, and everybody else waits meanwhile.
+    pub fn each(&self, now: Timestamp, mut look: impl FnMut(&Boot, Outcome)) {
+        let memory = self.lock();
+        let last = memory.machines.values().filter_map(VecDeque::front);
+        last.for_each(|boot| look(boot, boot.outcome(now)));
     }
 
-    /// Boots that came to an end since the last call, each once, and only by the server that gave the script.
+    /// Those of the last boot of each machine that are wanted, the latest sign of life first, and so many at most.
+    pub fn last(&self, now: Timestamp, most: usize, mut wanted: impl FnMut(&Boot, Outcome) -> bool) -> Vec<(Boot, Outcome)> {
+        let memory = self.lock();
+        let last = memory.machines.values().filter_map(VecDeque::front);
+        let mut last: Vec<(&Boot, Outcome)> = last.map(|boot| (boot, boot.outcome(now))).collect();
+        last.retain(|(boot, outcome)| wanted(boot, *outcome));
+        last.sort_by_cached_key(|(boot, _)| Reverse(boot.last_sign()));
+        last.truncate(most);
+        last.into_iter().map(|(boot, outcome)| (boot.clone(), outcome)).collect()
+    }
+
+    /// Boots that came to an end since the last call, only by the server that gave the script. One that was given up and then went on
+    /// comes again, with its other end.
     pub fn settle(&self, now: Timestamp) -> Vec<(Boot, Outcome)> {
         let mut settled = Vec::new();
         for boots in self.lock().machines.values_mut() {
-            let judged = judged(boots, now);
-            for (boot, (copy, outcome)) in boots.iter_mut().zip(judged) {
-                if outcome != Outcome::Running && boot.is_own && !boot.is_settled {
-                    boot.is_settled = true;
-                    settled.push((copy, outcome));
+            for (index, boot) in boots.iter_mut().enumerate().filter(|(_, boot)| boot.is_own) {
+                let outcome = judged(index, boot, now);
+                // That a machine asks anew says nothing new of a boot that was given up already.
+                let is_known = boot.settled == Some(outcome) || boot.settled.is_some() && outcome == Outcome::Aborted && index > 0;
+                if outcome != Outcome::Running && !is_known {
+                    boot.settled = Some(outcome);
+                    settled.push((boot.clone(), outcome));
                 }
             }
         }
@@ -208,191 +238,9 @@ impl Timeline {
 }
 
 /// A machine that asked anew has given up what it did before.
-fn judged(boots: &VecDeque<Boot>, now: Timestamp) -> Vec<(Boot, Outcome)> {
-    boots
-        .iter()
-        .enumerate()
-        .map(|(index, boot)| {
-            let outcome = match boot.outcome(now) {
-                Outcome::Running | Outcome::Stalled if index > 0 => Outcome::Aborted,
-                outcome => outcome,
-            };
-            (boot.clone(), outcome)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::boot::artifact::ArtifactKind;
-    use crate::server::boot_id::random;
-
-    fn begin(kind: ArtifactKind, length: Option<u64>, now: i64) -> Step {
-        let part = boot::Part {
-            first: 0,
-            length,
-            is_tail: true,
-        };
-        Step::new(kind, String::new(), part, None, at(now))
-    }
-
-    fn id(number: u32) -> BootId {
-        let [_, b, c, d] = number.to_be_bytes();
-        BootId {
-            mac: MacAddr::from_octets([0x52, 0x54, 0, b, c, d]).expect("unicast"),
-            trace: random(),
-            span: random(),
-            is_sampled: false,
-            issued: 0,
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("valid")
-    }
-
-    fn script(boots: &'static str) -> Script {
-        Script {
-            boots: boots.into(),
-            environment: Some("lab/discovery".to_owned()),
-            rule: "BareMetalHost".to_owned(),
-            reason: "it wants it".to_owned(),
-            client: "192.0.2.1".to_owned(),
-            way: None,
-        }
-    }
-
-    fn outcome(timeline: &Timeline, id: &BootId, now: i64) -> Outcome {
-        timeline.of(id.mac, at(now))[0].1
-    }
-
-    #[test]
-    fn a_boot_is_complete_with_its_root_file_system_and_not_before() {
-        let timeline = Timeline::default();
-        let id = id(1);
-        timeline.script(&id, script("Environment"), at(100));
-        assert_eq!(outcome(&timeline, &id, 110), Outcome::Running);
-        for kind in [ArtifactKind::Kernel, ArtifactKind::Initrd] {
-            let step = timeline.step(&id, begin(kind, Some(10), 110), at(110));
-            step.sent(10, at(111));
-            step.end(End::Complete, at(111));
-        }
-        assert_eq!(outcome(&timeline, &id, 120), Outcome::Running);
-        let rootfs = timeline.step(&id, begin(ArtifactKind::Rootfs, Some(100), 130), at(130));
-        rootfs.sent(50, at(140));
-        assert_eq!(outcome(&timeline, &id, 150), Outcome::Running);
-        assert_eq!(outcome(&timeline, &id, 140 + 61), Outcome::Stalled, "open, and nothing moves");
-        rootfs.sent(50, at(210));
-        rootfs.end(End::Complete, at(210));
-        assert_eq!(outcome(&timeline, &id, 10_000), Outcome::Complete);
-        let settled = timeline.settle(at(220));
-        assert!(settled.len() == 1 && settled[0].1 == Outcome::Complete && timeline.settle(at(230)).is_empty());
-    }
-
-    #[test]
-    fn machines_that_vanish_are_told_apart() {
-        let timeline = Timeline::default();
-        let (left, silent, disk) = (id(1), id(2), id(3));
-        for id in [&left, &silent] {
-            timeline.script(id, script("Environment"), at(100));
-        }
-        timeline.script(&disk, script("LocalDisk"), at(100));
-        let step = timeline.step(&left, begin(ArtifactKind::Initrd, Some(10), 110), at(110));
-        step.end(End::Left, at(112));
-        assert_eq!(outcome(&timeline, &left, 200), Outcome::Running, "it may try again");
-        assert_eq!(outcome(&timeline, &left, 112 + 181), Outcome::Aborted);
-        assert_eq!(outcome(&timeline, &silent, 100 + 181), Outcome::Stalled);
-        assert_eq!(outcome(&timeline, &disk, 100), Outcome::LocalDisk);
-        // It asks anew: the boot before is over.
-        let again = BootId {
-            trace: random(),
-            ..silent
-        };
-        timeline.script(&again, script("Environment"), at(300));
-        let boots = timeline.of(silent.mac, at(301));
-        assert_eq!([boots[0].1, boots[1].1], [Outcome::Running, Outcome::Aborted]);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_who_fetched_something_stays() {
-        let timeline = Timeline::default();
-        let (honest, last) = (id(0), u32::try_from(ENTRIES).expect("small") + 100);
-        timeline.script(&honest, script("Environment"), at(0));
-        timeline.step(&honest, begin(ArtifactKind::Kernel, None, 0), at(0));
-        for number in 1..=last {
-            timeline.script(&id(number), script("Environment"), at(i64::from(number)));
-        }
-        let now = at(i64::from(last));
-        let remembered = timeline.last(now).len();
-        assert!(remembered <= ENTRIES && remembered > ENTRIES * 9 / 10, "{remembered}");
-        assert!(timeline.of(id(1).mac, now).is_empty(), "the oldest went");
-        assert!(!timeline.of(honest.mac, now).is_empty() && !timeline.of(id(last).mac, now).is_empty());
-
-        let busy = id(last);
-        for round in 0..20 {
-            let boot = BootId { trace: random(), ..busy };
-            timeline.script(&boot, script("Environment"), now);
-            for _ in 0..200 {
-                timeline.step(&boot, begin(ArtifactKind::Kernel, None, round), now);
-            }
-        }
-        let boots = timeline.of(busy.mac, now);
-        assert!(boots.len() == BOOTS && boots.iter().all(|(boot, _)| boot.steps.len() <= STEPS));
-        let memory = timeline.lock();
-        let counted: usize = memory.machines.values().flatten().map(Boot::entries).sum();
-        assert_eq!(memory.entries, counted);
-    }
-
-    #[test]
-    fn two_servers_that_tell_each_other_know_the_whole_boot_and_count_it_once() {
-        let (one, two) = (Timeline::default(), Timeline::default());
-        let id = id(1);
-        one.script(&id, script("Environment"), at(100));
-        let kernel = one.step(&id, begin(ArtifactKind::Kernel, Some(10), 101), at(101));
-        kernel.end(End::Complete, at(102));
-        let rootfs = two.step(&id, begin(ArtifactKind::Rootfs, Some(100), 110), at(110));
-        rootfs.sent(60, at(111));
-        let exchange = || {
-            one.hear("two", two.tell(0));
-            two.hear("one", one.tell(0));
-        };
-        exchange();
-        for timeline in [&one, &two] {
-            let boots = timeline.of(id.mac, at(112));
-            let [(boot, Outcome::Running)] = &boots[..] else {
-                panic!("one boot that runs: {boots:?}")
-            };
-            let steps: Vec<_> = boot.steps.iter().map(|step| (step.kind, step.bytes())).collect();
-            assert_eq!(steps, [(ArtifactKind::Kernel, 0), (ArtifactKind::Rootfs, 60)]);
-            assert_eq!(boot.script.as_ref().map(|script| script.rule.as_str()), Some("BareMetalHost"));
-            assert_eq!(boot.begun, at(100));
-        }
-        rootfs.sent(40, at(120));
-        rootfs.end(End::Complete, at(120));
-        exchange();
-        exchange();
-        for timeline in [&one, &two] {
-            assert_eq!(outcome(timeline, &id, 400), Outcome::Complete);
-            assert_eq!(timeline.of(id.mac, at(400))[0].0.steps.len(), 2, "nothing is told twice");
-        }
-        assert_eq!((one.settle(at(400)).len(), two.settle(at(400)).len()), (1, 0));
-        assert!(one.tell(121).is_empty(), "what is old is not told again");
-        for timeline in [&one, &two] {
-            let memory = timeline.lock();
-            assert_eq!(
-                memory.entries,
-                memory.machines.values().flatten().map(Boot::entries).sum::<usize>()
-            );
-        }
-    }
-
-    #[test]
-    fn a_file_of_a_boot_that_began_elsewhere_is_a_boot_too() {
-        let timeline = Timeline::default();
-        let id = id(1);
-        timeline.step(&id, begin(ArtifactKind::Rootfs, Some(1), 5), at(5));
-        let boots = timeline.of(id.mac, at(6));
-        assert!(boots[0].0.script.is_none() && boots[0].0.steps.len() == 1);
+fn judged(index: usize, boot: &Boot, now: Timestamp) -> Outcome {
+    match boot.outcome(now) {
+        Outcome::Running | Outcome::Stalled if index > 0 => Outcome::Aborted,
+        outcome => outcome,
     }
 }

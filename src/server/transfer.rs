@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::boot::artifact::{ArtifactKind, UpstreamUrl};
 
+use super::boot_id::BootId;
 use super::cache::reader::Reader;
 use super::sendfile::{MAX_PART, Parts};
 use super::upstream::{Admission, Upstream, UpstreamError, describe};
@@ -110,6 +111,8 @@ pub struct Transfer {
     latest: Instant,
     /// Where the transfer was last begun or taken up again.
     begun: u64,
+    /// The boot for which it is sent, for the log.
+    boot: Option<Box<BootId>>,
 }
 
 /// Asks upstream for an artifact.
@@ -228,6 +231,7 @@ pub async fn open(
             resumes: RESUMES,
             latest: Instant::now(),
             begun: start,
+            boot: None,
         }),
         validator,
     })))
@@ -239,6 +243,13 @@ impl Body {
         match self {
             Self::Upstream(_) => None,
             Self::Held(reader) => reader.fill(),
+        }
+    }
+
+    /// Says for which boot it is sent.
+    pub fn belongs_to(&mut self, id: Option<&BootId>) {
+        if let Self::Upstream(transfer) = self {
+            transfer.boot = id.copied().map(Box::new);
         }
     }
 
@@ -283,6 +294,7 @@ impl Transfer {
             resumes: RESUMES,
             latest: Instant::now(),
             begun: next,
+            boot: None,
         }
     }
 
@@ -354,7 +366,15 @@ impl Transfer {
         }
         tokio::time::sleep((FIRST_PAUSE * (1 << self.failures)).min(LONGEST_PAUSE)).await;
         self.failures += 1;
-        tracing::info!(at = self.next, broken, "upstream broke off, the transfer is taken up again");
+        let told = self.boot.as_ref().map(|id| (id.mac.to_string(), id.trace_text()));
+        let (mac, trace_id) = told.unzip();
+        tracing::info!(
+            at = self.next,
+            broken,
+            mac,
+            trace_id,
+            "upstream broke off, the transfer is taken up again"
+        );
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::bridge::{Bridge, command, eventually};
 use crate::support::free_port;
 use crate::support::site::Site;
+use crate::upstream_service::{Fault, Target};
 
 pub const MAC: &str = "52:54:00:cc:00:01";
 const SECOND: Duration = Duration::from_secs(1);
@@ -235,26 +236,10 @@ async fn a_stream_tells_of_a_boot_while_it_goes() {
             .unwrap()
             .starts_with("text/event-stream")
     );
-    let mut events = response.bytes_stream();
     let [_, _, rootfs] = files(&bridge.script(MAC).await);
     let machine = bridge.send(Method::GET, &rootfs, &[]);
     let fetched = async { machine.await.bytes().await.unwrap().len() };
-    let told = async {
-        let (mut seen, mut text) = (Vec::new(), String::new());
-        while let Some(piece) = events.next().await {
-            text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
-            while let Some((event, rest)) = text.split_once("\n\n") {
-                if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
-                    seen.push(serde_json::from_str::<Value>(data).unwrap());
-                }
-                text = rest.to_owned();
-            }
-            if seen.last().is_some_and(|boot| boot["outcome"] == "Complete") {
-                break;
-            }
-        }
-        seen
-    };
+    let told = told(response, |boot| boot["outcome"] == "Complete");
     let (length, seen) = tokio::time::timeout(SECOND * 30, async { tokio::join!(fetched, told) })
         .await
         .unwrap();
@@ -271,6 +256,118 @@ async fn a_stream_tells_of_a_boot_while_it_goes() {
         seen.iter()
             .all(|boot| boot["mac"] == MAC && boot["steps"][0]["length"].as_u64().is_none_or(|all| all == 3_000_000))
     );
+    // Between a page and its stream a boot may end.
+    let late = bridge.send(Method::GET, "/boots/stream", &[]).await;
+    let late = tokio::time::timeout(SECOND * 5, told_of(late)).await.unwrap();
+    assert_eq!((&late["mac"], &late["outcome"]), (&json!(MAC), &json!("Complete")));
+}
+
+async fn told_of(response: reqwest::Response) -> Value {
+    told(response, |_| true).await.remove(0)
+}
+
+/// What a stream tells, up to the boot that was waited for.
+async fn told(response: reqwest::Response, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let (mut events, mut seen, mut text) = (response.bytes_stream(), Vec::new(), String::new());
+    while !seen.last().is_some_and(&is_last) {
+        let piece = events.next().await.expect("it goes on").unwrap();
+        text.push_str(std::str::from_utf8(&piece).unwrap());
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
+                seen.push(serde_json::from_str::<Value>(data).unwrap());
+            }
+            text = rest.to_owned();
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_file_that_is_refused_or_left_is_told_as_such() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&[]).await;
+    let [kernel, initrd, rootfs] = files(&bridge.script(MAC).await);
+    site.upstream.set_fault(Target::Kernel, Some(Fault::Status(500)), None);
+    site.upstream.set_fault(Target::Rootfs, Some(Fault::Status(500)), None);
+    for _ in 0..3 {
+        assert_eq!(bridge.get(&kernel).await.status, 503);
+    }
+    assert_eq!(bridge.ask(Method::HEAD, &rootfs, &[]).await.status, 503);
+    let boot = boots(&bridge, MAC).await.remove(0);
+    let steps: Vec<_> = boot["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| (&step["kind"], &step["state"]))
+        .collect();
+    assert_eq!(
+        steps,
+        [(&json!("kernel"), &json!("Refused")), (&json!("rootfs"), &json!("Refused"))],
+        "however often it was asked for"
+    );
+    assert_eq!(boot["outcome"], "Running");
+    for page in ["/".to_owned(), format!("/hosts/{MAC}")] {
+        assert!(bridge.get(&page).await.text().contains("asked for, refused"), "{page}");
+    }
+    let log = bridge.log();
+    let line = log.lines().find(|line| line.contains("artifact not served")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["mac"], &line["trace_id"]), (&json!(MAC), &boot["trace"]), "{line}");
+
+    // A body of unknown length, of which the machine takes only the beginning.
+    site.upstream.set_fault(Target::Initrd, Some(Fault::Endless), None);
+    let mut response = bridge.send(Method::GET, &initrd, &[]).await;
+    assert!(response.content_length().is_none() && response.chunk().await.unwrap().is_some());
+    drop(response);
+    eventually("it was left", SECOND * 10, async || {
+        boots(&bridge, MAC).await[0]["steps"][2]["state"] == "Left"
+    })
+    .await;
+    let count = |outcome: &str| format!("ipxe_bridge_transfers_total{{kind=\"initrd\",outcome=\"{outcome}\"}}");
+    let metrics = bridge.metrics().await;
+    assert!(
+        metrics.contains(&count("left")) && !metrics.contains(&count("complete")),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_replica_that_ends_tells_the_others_of_its_downloads_to_their_end() {
+    let site = Site::start().await;
+    let ports = [free_port(), free_port()].map(|port| port.to_string());
+    let peers = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
+    let arguments = |port: usize| {
+        [
+            "--connection-rate-limit",
+            "500k",
+            "--peers",
+            &peers,
+            "--metrics-port",
+            &ports[port],
+        ]
+    };
+    let (mut one, two) = (site.bridge(&arguments(0)).await, site.bridge(&arguments(1)).await);
+    let [_, _, rootfs] = files(&one.script(MAC).await);
+    let download = one.send(Method::GET, &rootfs, &[]).await;
+    let bytes = async || {
+        let boots = boots(&two, MAC).await;
+        boots
+            .first()
+            .and_then(|boot| boot["steps"][0]["bytes"].as_u64())
+            .unwrap_or_default()
+    };
+    one.terminate();
+    let fetched = tokio::spawn(async { download.bytes().await.unwrap().len() });
+    let last = std::sync::atomic::AtomicU64::new(0);
+    eventually("the other one sees it move while it ends", SECOND * 10, async || {
+        let now = bytes().await;
+        let before = last.swap(now, std::sync::atomic::Ordering::Relaxed);
+        before > 0 && now > before
+    })
+    .await;
+    assert_eq!(fetched.await.unwrap(), 3_000_000);
+    assert!(one.ended(SECOND * 10).await.success());
+    assert_eq!(boots(&two, MAC).await[0]["outcome"], "Complete");
 }
 
 #[tokio::test]
@@ -316,10 +413,66 @@ async fn a_machine_that_boots_its_disk_and_one_that_nobody_knows_are_told_apart(
         (&Value::from("Script"), &Value::from("Shell"))
     );
     // What was only asked for is no boot.
+    let scripts = "ipxe_bridge_scripts_total{rule=\"UnknownHost\",served=\"true\"} 1\n";
+    assert!(bridge.metrics().await.contains(scripts));
     bridge.ask(Method::HEAD, "/ipxe-mac-boot/52:54:00:ff:00:02", &[]).await;
     bridge.get("/explain/52:54:00:ff:00:02").await;
     assert!(boots(&bridge, "52:54:00:ff:00:02").await.is_empty());
+    assert!(bridge.metrics().await.contains(scripts), "nor is it counted");
+    let log = bridge.log();
+    let mut served = log.lines().filter(|line| line.contains("script served"));
+    assert!(!served.any(|line| line.contains("52:54:00:ff:00:02")), "nor told in the log");
     assert_eq!(bridge.get("/boots/nonsense").await.problem(), "bad-mac-address");
+    // The last ones first.
+    bridge.script("52:54:00:ff:00:03").await;
+    let machines = async |limit: &str| {
+        let boots = bridge.get(&format!("/boots{limit}")).await.json();
+        let macs: Vec<_> = boots
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|boot| boot["mac"].as_str().unwrap().to_owned())
+            .collect();
+        macs
+    };
+    assert_eq!(machines("").await.len(), 2);
+    assert_eq!(machines("?limit=1").await.len(), 1);
+    assert_eq!(bridge.get("/boots?limit=all").await.status, 400);
+}
+
+#[tokio::test]
+async fn every_line_of_a_boot_has_its_machine_and_its_trace_in_text_too() {
+    let site = Site::start().await;
+    let bridge = site.bridge(&["--log-format", "text"]).await;
+    let [kernel, _, rootfs] = files(&bridge.script(MAC).await);
+    let trace = boots(&bridge, MAC).await[0]["trace"].as_str().unwrap().to_owned();
+    assert_eq!(bridge.get(&kernel).await.status, 200);
+    assert_eq!(bridge.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
+    site.upstream
+        .set_fault(Target::Rootfs, Some(Fault::CutAfter(1_000_000)), Some(1));
+    assert_eq!(bridge.get(&rootfs).await.body.len(), 3_000_000);
+    for what in [
+        "script served",
+        "headers served",
+        "upstream broke off",
+        "artifact served artifact=\"kernel\"",
+        "artifact served artifact=\"rootfs\"",
+    ] {
+        eventually(what, SECOND * 5, async || bridge.log().contains(what)).await;
+        let log = bridge.log();
+        let line = log.lines().find(|line| line.contains(what)).unwrap();
+        assert!(
+            line.contains(MAC) && line.contains(&format!("trace_id=\"{trace}\"")),
+            "{line}"
+        );
+    }
+    site.upstream.set_fault(Target::Script, Some(Fault::Status(500)), None);
+    let waiting = "52:54:00:cc:00:02";
+    assert_eq!(bridge.get(&format!("/ipxe-mac-boot/{waiting}")).await.status, 503);
+    let log = bridge.log();
+    let line = log.lines().find(|line| line.contains("no script: ")).unwrap();
+    assert!(line.contains(waiting) && line.contains("trace_id=\""), "{line}");
+    assert!(boots(&bridge, waiting).await.is_empty(), "it has not begun to boot");
 }
 
 #[tokio::test]

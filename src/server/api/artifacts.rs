@@ -5,6 +5,7 @@ mod sending;
 use std::sync::Arc;
 
 use http::header;
+use jiff::Timestamp;
 use poem::{Body, Request};
 use poem_openapi::param::{Header, Path};
 use poem_openapi::payload::Binary;
@@ -14,9 +15,12 @@ use crate::boot::artifact::ArtifactKind;
 use crate::boot::environment::Environment;
 use crate::boot::inventory::{Inventory, LookupError};
 use crate::boot::name::ObjectName;
+use crate::server::boot_id::BootId;
 use crate::server::context::Context;
 use crate::server::metrics::{CacheResult, Outcome};
+use crate::server::middleware;
 use crate::server::sendfile::Parts;
+use crate::server::timeline::{Part, Step};
 use crate::server::transfer::{self, Answer, Content, Wanted};
 use crate::server::trouble::Trouble;
 use crate::server::upstream::UpstreamError;
@@ -176,8 +180,7 @@ impl ArtifactsApi {
                 .map(|answer| (answer, None)),
         };
         let (answer, result) = opened.map_err(|error| {
-            tracing::warn!(artifact = %kind, environment = %environment.name, %error, "artifact not served");
-            self.context.metrics.transfer(kind, Outcome::Refused, None, 0);
+            self.refuse(request, (kind, &environment), &error);
             Trouble::Upstream(error)
         })?;
         if let Some(result) = result {
@@ -193,7 +196,8 @@ impl ArtifactsApi {
                 // To such a client a broken body of unknown length would look complete.
                 Err(Trouble::Upstream(UpstreamError::Contradiction("a length is missing, and HTTP/1.0 needs one")).into())
             }
-            Answer::Content(content) => {
+            Answer::Content(mut content) => {
+                content.body.belongs_to(request.data::<BootId>());
                 let log = TransferLog::begin(&self.context, request, (kind, environment), &content, (wanted.head, result));
                 let sending = Sending {
                     parts: request.data::<Parts>().cloned(),
@@ -202,6 +206,21 @@ impl ArtifactsApi {
                 };
                 Ok(respond(*content, sending, log))
             }
+        }
+    }
+}
+
+impl ArtifactsApi {
+    /// Tells of a file that upstream would not give.
+    fn refuse(&self, request: &Request, (kind, environment): (ArtifactKind, &Environment), error: &UpstreamError) {
+        let (boot, client) = (request.data::<BootId>(), middleware::client(request));
+        let (mac, trace_id) = (boot.map(|id| id.mac.to_string()), boot.map(BootId::trace_text));
+        tracing::warn!(artifact = %kind, environment = %environment.name, mac, client, trace_id, %error, "artifact not served");
+        self.context.metrics.transfer(kind, Outcome::Refused, None, 0);
+        if let Some(id) = boot {
+            let now = Timestamp::now();
+            let step = Step::new(kind, client, Part::default(), None, now);
+            self.context.timeline.refused(id, step, now);
         }
     }
 }

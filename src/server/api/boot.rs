@@ -8,7 +8,7 @@ use poem_openapi::payload::PlainText;
 use poem_openapi::{ApiResponse, OpenApi};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::boot::decision::Boot;
+use crate::boot::decision::{Boot, Decision, Rule};
 use crate::boot::mac::MacAddr;
 use crate::boot::render;
 use crate::boot::way::Way;
@@ -57,6 +57,12 @@ pub(super) fn all_cards(list: Option<&str>) -> Vec<MacAddr> {
         .split(',')
         .filter_map(|nic| nic.parse().ok())
         .collect()
+}
+
+/// The override that decided what a machine boots, if one did.
+fn by_override(decision: &Decision) -> Option<String> {
+    let by = decision.by_override.as_ref().filter(|_| decision.rule() == Rule::Override);
+    by.map(|by| by.name.to_string())
 }
 
 fn script(text: String, rule: Option<String>, published: Option<&Published>) -> ScriptResponse {
@@ -121,6 +127,7 @@ impl BootApi {
         let decision = self.context.decide(&published, mac, &nics);
         let now = jiff::Timestamp::now();
         let boot = trace::begin_boot(decision.mac, now);
+        let is_head = middleware::is_head(request);
         let way = way.0.and_then(|way| way.parse::<Way>().ok());
         let way = way.filter(|way| way.is_of(now.as_millisecond()));
         let signed = self.context.boot_keys.load().sign(&boot, now);
@@ -128,7 +135,7 @@ impl BootApi {
             .context
             .answer(&published.inventory, &decision, &bridge, Some(&signed))
             .await;
-        let answer = match middleware::is_head(request) {
+        let answer = match is_head {
             true => answer,
             false => {
                 let counted = self.context.account(&decision, &answer, &middleware::client(request)).await;
@@ -145,11 +152,14 @@ impl BootApi {
             answer => answer,
         };
         let rule = decision.rule().to_string();
-        self.context.metrics.script(&rule, answer.is_ok());
+        // To HEAD nothing was served.
+        if !is_head {
+            self.context.metrics.script(&rule, answer.is_ok());
+        }
+        let (client, trace_id) = (middleware::client(request), boot.trace_text());
         match answer {
             Ok(answer) => {
                 let why = answer.upstream.as_deref().unwrap_or(decision.reason());
-                let client = middleware::client(request);
                 if boot.is_sampled {
                     let span = tracing::Span::current();
                     span.set_attribute("ipxe_bridge.mac", decision.mac.to_string());
@@ -158,10 +168,9 @@ impl BootApi {
                     span.set_attribute("ipxe_bridge.reason", why.to_owned());
                     trace::tell_way(&span, way.as_ref());
                 }
-                let trace_id = boot.trace_text();
-                // The span holds the same as attributes, so it does not need the line as an event.
-                tracing::info!(parent: None, mac = %decision.mac, rule, client, trace_id, "script served: {why}");
-                if !middleware::is_head(request) {
+                if !is_head {
+                    // The span holds the same as attributes, so it does not need the line as an event.
+                    tracing::info!(parent: None, mac = %decision.mac, rule, client, trace_id, "script served: {why}");
                     let environment = match &decision.boot {
                         Boot::Environment(environment, _) => Some(environment.name.to_string()),
                         _ => None,
@@ -170,6 +179,7 @@ impl BootApi {
                         boots: answer.boots.into(),
                         environment,
                         rule: rule.clone(),
+                        by_override: by_override(&decision),
                         reason: why.to_owned(),
                         client,
                         way,
@@ -179,8 +189,10 @@ impl BootApi {
                 Ok(script(answer.script, Some(rule), Some(&published)))
             }
             Err(trouble) => {
-                let (client, why) = (middleware::client(request), trouble.problem().detail);
-                tracing::warn!(mac = %decision.mac, rule, client, "no script: {why}");
+                if !is_head {
+                    let why = trouble.problem().detail;
+                    tracing::warn!(mac = %decision.mac, rule, client, trace_id, "no script: {why}");
+                }
                 Err(trouble.into())
             }
         }

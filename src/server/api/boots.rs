@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{EventStream, Json};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi};
@@ -18,7 +18,7 @@ use crate::boot::mac::MacAddr;
 use crate::boot::way::{Fetched, Way};
 use crate::server::cache::store::hex;
 use crate::server::context::Context;
-use crate::server::timeline::{Boot, Outcome, Step};
+use crate::server::timeline::{Boot, End, Outcome, Step};
 use crate::server::trouble::Trouble;
 
 use super::problem::Failure;
@@ -29,8 +29,16 @@ const BEAT: Duration = Duration::from_millis(500);
 /// A stream without news says so, or a proxy would take it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Of boots without a sign of life for so long, in seconds, nothing is told until there is one; what came of them is settled by then.
+const QUIET: i64 = 300;
+
 /// Streams at once. A page is one of them; who needs more has a collector.
 const WATCHERS: usize = 64;
+
+/// Machines in an answer, unless more are asked for.
+fn most() -> usize {
+    1000
+}
 
 /// Boots.
 pub struct BootsApi {
@@ -124,7 +132,7 @@ pub struct FetchView {
     pub length: Option<u64>,
     /// Position of the first byte.
     pub first: u64,
-    /// `Running`, `Complete`, `Left` (by the machine) or `Broken`.
+    /// `Running`, `Complete`, `Left` (by the machine), `Broken`, or `Refused` (the service gave an error before the first byte).
     pub state: String,
     /// What the cache had to do with it: `hit`, `fill`, `stale` or `pass`.
     pub cache: Option<String>,
@@ -153,6 +161,18 @@ impl BootView {
 }
 
 impl FetchView {
+    /// Whether nothing of it was sent.
+    pub fn is_refused(&self) -> bool {
+        self.state == End::Refused.to_string()
+    }
+
+    /// Whether it ended, and not as it should.
+    pub fn is_trouble(&self) -> bool {
+        [End::Left, End::Broken, End::Refused]
+            .map(|end| end.to_string())
+            .contains(&self.state)
+    }
+
     fn of(step: &Step, now: Timestamp) -> Self {
         let ended = step.ended();
         let end = ended.map_or(now, |(_, at)| at);
@@ -234,18 +254,23 @@ impl BootsApi {
 impl BootsApi {
     /// The last boot of each machine
     ///
-    /// The latest sign of life first. As far as this server has seen it: behind several replicas each knows the scripts and files that it
-    /// sent itself. The trace of a boot joins them.
+    /// The latest sign of life first. As far as this server knows: what it saw itself, and with `--peers` what the other replicas saw.
     #[oai(path = "/boots", method = "get", operation_id = "boots")]
-    async fn boots(&self) -> BootsResponse {
+    async fn boots(
+        &self,
+        /// How many machines at most
+        #[oai(default = "most", example = "most")]
+        limit: Query<usize>,
+    ) -> BootsResponse {
         let now = Timestamp::now();
-        let boots = self.context.timeline.last(now);
+        let boots = self.context.timeline.last(now, limit.0, |_, _| true);
         BootsResponse::Boots(Json(boots.iter().map(|boot| BootView::of(boot, now)).collect()))
     }
 
     /// Boots as they go
     ///
-    /// Server-sent events: each is a boot that changed, or from which bytes moved, at most twice a second. What runs comes first.
+    /// Server-sent events: each is a boot that changed, or from which bytes moved, at most twice a second. First come those of the last five
+    /// minutes.
     #[oai(path = "/boots/stream", method = "get", operation_id = "bootsStream")]
     async fn stream(&self) -> Result<StreamResponse, Failure> {
         let place = self
@@ -259,7 +284,7 @@ impl BootsApi {
 
     /// The last boots of a machine
     ///
-    /// The latest first; empty if it did not boot here lately. As far as this server has seen them.
+    /// The latest first; empty if it did not boot here lately. As far as this server knows them.
     #[oai(path = "/boots/:mac", method = "get", operation_id = "bootsOf")]
     async fn boots_of(
         &self,
@@ -283,7 +308,8 @@ fn news(context: Arc<Context>, place: OwnedSemaphorePermit) -> impl Stream<Item 
         context,
         last: HashMap::new(),
         waiting: Vec::new().into_iter(),
-        is_moving: None,
+        is_moving: true,
+        is_first: true,
         _place: place,
     };
     futures::stream::unfold(told, |mut told| async move {
@@ -294,11 +320,11 @@ fn news(context: Arc<Context>, place: OwnedSemaphorePermit) -> impl Stream<Item 
             if told.context.draining.load(Ordering::Relaxed) {
                 return None;
             }
-            if told.is_moving.is_some() {
+            if !std::mem::take(&mut told.is_first) {
                 tokio::time::sleep(BEAT).await;
             }
             // Nothing began, ended or runs: the common case of a page that somebody left open.
-            if told.is_moving != Some(false) || told.changes.has_changed().unwrap_or(true) {
+            if told.is_moving || told.changes.has_changed().unwrap_or(true) {
                 told.look(Timestamp::now());
             }
         }
@@ -309,42 +335,30 @@ fn news(context: Arc<Context>, place: OwnedSemaphorePermit) -> impl Stream<Item 
 struct Told {
     context: Arc<Context>,
     changes: watch::Receiver<()>,
-    /// By MAC address: what was told last.
-    last: HashMap<String, BootView>,
+    /// What was told last, by its fingerprint.
+    last: HashMap<MacAddr, u64>,
     waiting: std::vec::IntoIter<BootView>,
-    /// Whether a boot ran when it was looked last.
-    is_moving: Option<bool>,
+    /// Whether something may have moved since it was looked last, which nobody tells.
+    is_moving: bool,
+    is_first: bool,
     _place: OwnedSemaphorePermit,
 }
 
 impl Told {
     fn look(&mut self, now: Timestamp) {
         self.changes.mark_unchanged();
-        let is_first = self.is_moving.is_none();
-        let boots = self.context.timeline.last(now);
-        self.is_moving = Some(boots.iter().any(|(_, outcome)| *outcome == Outcome::Running));
-        let mut waiting = Vec::new();
-        for boot in &boots {
-            let view = BootView::of(boot, now);
-            let last = self.last.insert(view.mac.clone(), view.clone());
-            let is_news = match last {
-                // What ended before anybody watched is no news.
-                None => !is_first || boot.1 == Outcome::Running,
-                Some(last) => without_time(&last) != without_time(&view),
-            };
-            if is_news {
-                waiting.push(view);
+        let (mut last, mut is_moving) = (HashMap::new(), false);
+        let news = self.context.timeline.last(now, usize::MAX, |boot, outcome| {
+            is_moving |= outcome == Outcome::Running || boot.is_open();
+            if now.as_second() - boot.last_sign() > QUIET {
+                return false;
             }
-        }
-        self.waiting = waiting.into_iter();
+            let fingerprint = boot.fingerprint(outcome);
+            last.insert(boot.mac, fingerprint);
+            self.last.get(&boot.mac) != Some(&fingerprint)
+        });
+        (self.last, self.is_moving) = (last, is_moving);
+        let views: Vec<_> = news.iter().map(|boot| BootView::of(boot, now)).collect();
+        self.waiting = views.into_iter();
     }
-}
-
-/// That time goes by is no news.
-fn without_time(view: &BootView) -> BootView {
-    let mut view = view.clone();
-    for step in &mut view.steps {
-        step.seconds = 0;
-    }
-    view
 }

@@ -113,21 +113,16 @@ fn registry(context: &Context) -> Registry {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
-    let outcomes: Vec<_> = context
-        .timeline
-        .last(jiff::Timestamp::now())
-        .into_iter()
-        // Each boot by one server only.
-        .filter(|(boot, _)| boot.is_own)
-        .map(|(_, outcome)| outcome)
-        .collect();
-    let are = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
-    gauge("boots_running", "Machines that boot now", are(Outcome::Running));
-    gauge(
-        "boots_stalled",
-        "Machines whose last boot stands still",
-        are(Outcome::Stalled),
-    );
+    let (mut running, mut stalled, now) = (0, 0, jiff::Timestamp::now());
+    // Each boot by one server only.
+    context.timeline.each(now, |boot, outcome| match outcome {
+        Outcome::Running if boot.is_own => running += 1,
+        Outcome::Stalled if boot.is_own && boot.is_in_progress(outcome, now) => stalled += 1,
+        _ => {}
+    });
+    gauge("boots_running", "Machines that boot now", running);
+    let help = "Machines whose last boot stands still, and moved within the last hour";
+    gauge("boots_stalled", help, stalled);
     if let Ok(published) = context.snapshot.ready() {
         let inventory = &published.inventory;
         gauge("environments", "InfraEnvs in the inventory", inventory.environments().len());

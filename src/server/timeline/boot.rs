@@ -1,6 +1,7 @@
 //! One boot of one machine, and what came of it. No clock: the time is told.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -19,6 +20,8 @@ use super::{STEPS, Script, Told};
 const STALL: i64 = 60;
 /// A machine between two files may be unpacking, or waiting for its network.
 const PATIENCE: i64 = 180;
+/// Who stood still for so long was turned off, or boots something else by now.
+const LOST: i64 = 3600;
 
 /// Numbers of steps.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -40,11 +43,12 @@ pub struct Boot {
     pub steps: VecDeque<Arc<Step>>,
     /// Whether this server gave the script.
     pub is_own: bool,
-    pub(super) is_settled: bool,
+    /// The last outcome that was counted.
+    pub(super) settled: Option<Outcome>,
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumString)]
 pub enum End {
     /// Every byte was sent.
     Complete,
@@ -52,6 +56,8 @@ pub enum End {
     Left,
     /// The bridge or upstream could not go on.
     Broken,
+    /// Upstream gave an error before the first byte.
+    Refused,
 }
 
 /// What came of a boot.
@@ -72,7 +78,7 @@ pub enum Outcome {
 }
 
 /// Which bytes of a file an answer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Part {
     /// Position of the first byte.
     pub first: u64,
@@ -169,7 +175,7 @@ impl Boot {
             is_own: script.is_some(),
             script: script.map(Arc::new),
             steps: VecDeque::new(),
-            is_settled: false,
+            settled: None,
         }
     }
 
@@ -183,7 +189,7 @@ impl Boot {
             script: None,
             steps: VecDeque::new(),
             is_own: false,
-            is_settled: false,
+            settled: None,
         }
     }
 
@@ -197,12 +203,15 @@ impl Boot {
         }
         for step in told.steps(process) {
             let is_same = |known: &&mut Arc<Step>| known.origin == step.origin && known.number == step.number;
+            // It had to go for later ones.
+            let has_gone = self.steps.len() == STEPS && self.steps.front().is_some_and(|first| step.begun <= first.begun);
             match self.steps.iter_mut().find(is_same) {
                 Some(known) if (known.bytes(), known.ended()) == (step.bytes(), step.ended()) => {}
                 Some(known) => {
                     *known = Arc::new(step);
                     is_news = true;
                 }
+                None if has_gone => {}
                 None => {
                     self.add(Arc::new(step));
                     is_news = true;
@@ -218,8 +227,24 @@ impl Boot {
         }
         let place = self.steps.iter().take_while(|other| other.begun <= step.begun).count();
         self.steps.insert(place, step);
-        // A machine that was given up goes on.
-        self.is_settled = false;
+    }
+
+    /// A file could not be sent. However often the machine asks for it again meanwhile, it is one step.
+    pub(super) fn refuse(&mut self, step: Step, now: Timestamp) {
+        let is_same = |last: &&mut Arc<Step>| {
+            last.kind == step.kind && last.origin.is_none() && matches!(last.ended(), Some((End::Refused, _)))
+        };
+        step.end(End::Refused, now);
+        match self.steps.back_mut().filter(is_same) {
+            Some(last) => {
+                *last = Arc::new(Step {
+                    number: last.number,
+                    begun: last.begun,
+                    ..step
+                });
+            }
+            None => self.add(Arc::new(step)),
+        }
     }
 
     /// Its trace as text.
@@ -238,6 +263,30 @@ impl Boot {
         steps.max().unwrap_or(i64::MIN).max(self.begun.as_second())
     }
 
+    /// Whether a file is on its way.
+    pub fn is_open(&self) -> bool {
+        self.steps.iter().any(|step| step.ended().is_none())
+    }
+
+    /// Whether it goes on, or stands still and did not for long.
+    pub fn is_in_progress(&self, outcome: Outcome, now: Timestamp) -> bool {
+        match outcome {
+            Outcome::Running => true,
+            Outcome::Stalled => now.as_second() - self.last_sign() <= LOST,
+            _ => false,
+        }
+    }
+
+    /// Differs from what it was before, unless only time went by.
+    pub fn fingerprint(&self, outcome: Outcome) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.trace, outcome, self.script.is_some()).hash(&mut hasher);
+        for step in &self.steps {
+            (&step.origin, step.number, step.bytes(), step.ended()).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// What came of it so far.
     pub fn outcome(&self, now: Timestamp) -> Outcome {
         match self.script.as_ref().map(|script| &*script.boots) {
@@ -253,13 +302,12 @@ impl Boot {
             return Outcome::Complete;
         }
         let quiet = now.as_second() - self.last_sign();
-        let is_open = self.steps.iter().any(|step| step.ended().is_none());
         let last_end = self.steps.back().and_then(|step| step.ended());
-        match (is_open, last_end) {
+        match (self.is_open(), last_end) {
             (true, _) if quiet <= STALL => Outcome::Running,
             (true, _) => Outcome::Stalled,
             (false, _) if quiet <= PATIENCE => Outcome::Running,
-            (false, Some((End::Left | End::Broken, _))) => Outcome::Aborted,
+            (false, Some((End::Left | End::Broken | End::Refused, _))) => Outcome::Aborted,
             (false, _) => Outcome::Stalled,
         }
     }

@@ -1,10 +1,11 @@
 //! Events about how boots ended, on the objects of the machines.
 
+use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{account, blocking, create_environment, create_host};
+use super::{OWN_CRDS, account, blocking, create_environment, create_host};
 use crate::observability::files;
 use crate::support::bridge::{Bridge, eventually};
 use crate::support::control_plane::ControlPlane;
@@ -45,6 +46,7 @@ async fn a_host_is_told_that_its_machine_booted_where_that_is_wanted() {
     })
     .await;
     let namespace = "boot-events";
+    plane.load_crds(Path::new(OWN_CRDS));
     site.environment(namespace, "lab", "{}", false);
     let kubeconfig = account(plane, namespace, true);
     create_environment(plane, &site, namespace, "lab");
@@ -68,8 +70,8 @@ async fn a_host_is_told_that_its_machine_booted_where_that_is_wanted() {
         .await;
         bridge
     };
-    let _without = boot(&[], silent).await;
-    let _with = boot(&["--boot-events"], told).await;
+    let without = boot(&[], silent).await;
+    let with = boot(&["--boot-events"], told).await;
     eventually("the Event is there", Duration::from_secs(15), async || {
         !events(plane, namespace, "BareMetalHost").is_empty()
     })
@@ -79,4 +81,33 @@ async fn a_host_is_told_that_its_machine_booted_where_that_is_wanted() {
     };
     assert_eq!((reason.as_str(), name.as_str()), ("Booted", "told"));
     assert!(note.starts_with(&format!("{told} has its root file system: InfraEnv {namespace}/lab, last it fetched 1000000 of 1000000 bytes of its rootfs; trace ")), "{note}");
+    drop(without);
+
+    // One override for several machines: each Event says what it is about, and not what the one before did.
+    let machines = ["52:54:00:a7:00:03", "52:54:00:a7:00:04"];
+    let of_both = json!({
+        "apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeHostOverride", "metadata": {"name": "both", "namespace": namespace},
+        "spec": {"macAddresses": machines, "infraEnv": {"name": "lab"}}
+    });
+    plane.apply(&of_both.to_string());
+    for mac in machines {
+        eventually("the override is read", Duration::from_secs(5), async || {
+            with.get(&format!("/explain/{mac}"))
+                .await
+                .text()
+                .contains("IpxeHostOverride boot-events/both wants")
+        })
+        .await;
+        for file in files(&with.script(mac).await) {
+            assert_eq!(with.get(&file).await.status, 200);
+        }
+    }
+    eventually("both are told", Duration::from_secs(20), async || {
+        let mut told = events(plane, namespace, "IpxeHostOverride");
+        // It has others about its status.
+        told.retain(|[reason, ..]| reason == "Booted");
+        let is_told = |mac: &&str| told.iter().any(|[_, name, note]| name == "both" && note.starts_with(*mac));
+        told.len() == 2 && machines.iter().all(is_told)
+    })
+    .await;
 }

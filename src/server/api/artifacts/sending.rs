@@ -18,6 +18,7 @@ use crate::server::middleware;
 use crate::server::pace::Pace;
 use crate::server::sendfile::Parts;
 use crate::server::timeline::{End, Part, Step};
+use crate::server::trace;
 use crate::server::transfer::{self, Content};
 
 /// How a body is sent.
@@ -57,12 +58,16 @@ pub(super) struct TransferLog {
     pub head: bool,
     cache: Option<CacheResult>,
     sent: u64,
+    /// Whether there was no more to send: of a body of unknown length nothing else tells that it is whole.
+    is_whole: bool,
     failure: Option<String>,
     started: Instant,
     context: Arc<Context>,
-    /// The boot that it belongs to, and its place there.
-    boot: Option<(BootId, Arc<Step>)>,
-    /// As long as the body, where the request's own span ends with the head.
+    /// The boot that it belongs to.
+    boot: Option<BootId>,
+    /// Its place there; none for HEAD.
+    step: Option<Arc<Step>>,
+    /// As long as the body, where the request's own span ends with the head. For HEAD it is the request's.
     span: tracing::Span,
 }
 
@@ -75,7 +80,8 @@ impl TransferLog {
         (head, cache): (bool, Option<CacheResult>),
     ) -> Self {
         let client = middleware::client(request);
-        let boot = request.data::<BootId>().filter(|_| !head).map(|id| {
+        let boot = request.data::<BootId>().copied();
+        let step = boot.as_ref().filter(|_| !head).map(|id| {
             let now = Timestamp::now();
             let part = Part {
                 first: content.part.map_or(0, |part| part.first),
@@ -83,23 +89,23 @@ impl TransferLog {
                 is_tail: content.part.is_none_or(|part| part.last + 1 == part.total),
             };
             let step = Step::new(kind, client.clone(), part, cache, now);
-            (*id, context.timeline.step(id, step, now))
+            context.timeline.step(id, step, now)
         });
         let span = match head {
-            true => tracing::Span::none(),
+            true => tracing::Span::current(),
             false => tracing::info_span!(
                 "transfer",
                 otel.name = %format!("send {kind}"),
                 otel.status_code = field::Empty,
                 ipxe_bridge.artifact = kind.as_str(),
                 ipxe_bridge.environment = %environment.name,
-                ipxe_bridge.mac = boot.as_ref().map(|(id, _)| id.mac.to_string()),
+                ipxe_bridge.mac = boot.map(|id| id.mac.to_string()),
                 ipxe_bridge.cache = cache.map(|cache| cache.to_string()),
                 ipxe_bridge.bytes = field::Empty,
                 ipxe_bridge.outcome = field::Empty,
             ),
         };
-        if let Some(fill) = content.body.fill() {
+        if let Some(fill) = content.body.fill().filter(|_| !head) {
             span.add_link(fill);
         }
         Self {
@@ -110,10 +116,12 @@ impl TransferLog {
             head,
             cache,
             sent: 0,
+            is_whole: false,
             failure: None,
             started: Instant::now(),
             context: context.clone(),
             boot,
+            step,
             span,
         }
     }
@@ -122,18 +130,24 @@ impl TransferLog {
         mut self,
         stream: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
     ) -> impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static {
-        stream.inspect(move |piece| self.note(piece))
+        let end = futures::stream::once(std::future::ready(None));
+        stream.map(Some).chain(end).filter_map(move |piece| {
+            self.note(piece.as_ref());
+            std::future::ready(piece)
+        })
     }
 
-    fn note(&mut self, piece: &std::io::Result<bytes::Bytes>) {
+    /// A piece goes out, or there is none any more.
+    fn note(&mut self, piece: Option<&std::io::Result<bytes::Bytes>>) {
         match piece {
-            Ok(piece) => {
+            Some(Ok(piece)) => {
                 self.sent += piece.len() as u64;
-                if let Some((_, step)) = &self.boot {
+                if let Some(step) = &self.step {
                     step.sent(piece.len() as u64, Timestamp::now());
                 }
             }
-            Err(error) => self.failure = Some(error.to_string()),
+            Some(Err(error)) => self.failure = Some(error.to_string()),
+            None => self.is_whole = true,
         }
     }
 }
@@ -143,15 +157,20 @@ impl Drop for TransferLog {
         let outcome = match (&self.failure, self.length) {
             (Some(_), _) => Outcome::Broken,
             (None, Some(length)) if self.sent < length => Outcome::Left,
+            (None, None) if !self.is_whole => Outcome::Left,
             _ => Outcome::Complete,
         };
         let seconds = self.started.elapsed().as_secs_f64();
         let (artifact, environment, client) = (self.kind.as_str(), &self.environment.name, &self.client);
+        let mac = self.boot.map(|id| id.mac.to_string());
+        // What belongs to no boot has a trace of its own, where traces are collected.
+        let own_trace = || Some(trace::context(&self.span)?.trace_id().to_string());
+        let trace_id = self.boot.map(|id| id.trace_text()).or_else(own_trace);
         if self.head {
-            tracing::info!(artifact, %environment, client, "headers served");
+            tracing::info!(artifact, %environment, mac, client, trace_id, "headers served");
             return;
         }
-        let trace = self.boot.as_ref().filter(|(id, _)| id.is_sampled).map(|(id, _)| id.trace);
+        let trace = self.boot.filter(|id| id.is_sampled).map(|id| id.trace);
         self.context.metrics.transfer(self.kind, outcome, self.cache, self.sent);
         self.context.metrics.transfer_took(self.kind, self.cache, seconds, trace);
         self.span.record("ipxe_bridge.bytes", self.sent);
@@ -160,19 +179,16 @@ impl Drop for TransferLog {
             self.span.record("otel.status_code", "ERROR");
             self.span.set_attribute("error.message", failure.clone());
         }
-        let (mac, trace_id) = match &self.boot {
-            Some((id, step)) => {
-                let end = match outcome {
-                    Outcome::Complete => End::Complete,
-                    Outcome::Left => End::Left,
-                    Outcome::Broken | Outcome::Refused => End::Broken,
-                };
-                step.end(end, Timestamp::now());
-                self.context.timeline.ended();
-                (Some(id.mac.to_string()), Some(id.trace_text()))
-            }
-            None => (None, None),
-        };
+        if let Some(step) = &self.step {
+            let end = match outcome {
+                Outcome::Complete => End::Complete,
+                Outcome::Left => End::Left,
+                Outcome::Broken => End::Broken,
+                Outcome::Refused => End::Refused,
+            };
+            step.end(end, Timestamp::now());
+            self.context.timeline.ended();
+        }
         match (&self.failure, outcome) {
             (Some(failure), _) => {
                 tracing::warn!(artifact, %environment, mac, client, bytes = self.sent, seconds, trace_id, "transfer cut: {failure}");

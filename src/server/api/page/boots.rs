@@ -28,7 +28,7 @@ pub struct Progress {
 pub struct Bar {
     /// Which file.
     pub kind: &'static str,
-    /// Bytes so far, if it was asked for.
+    /// Bytes so far, if there can be any.
     pub bytes: Option<u64>,
     /// Bytes in all, where that is known.
     pub length: Option<u64>,
@@ -36,13 +36,10 @@ pub struct Bar {
     pub text: String,
 }
 
-/// Boots that go on or stand still; what stands still comes first, then the latest sign of life.
+/// Boots that go on or came to a standstill lately; what goes on comes first, then the latest sign of life.
 pub fn in_progress(timeline: &Timeline, now: Timestamp) -> Shown<Progress> {
-    let boots = timeline.last(now).into_iter();
-    let mut boots: Vec<_> = boots
-        .filter(|(_, outcome)| matches!(outcome, Outcome::Running | Outcome::Stalled))
-        .collect();
-    boots.sort_by_key(|(_, outcome)| *outcome != Outcome::Stalled);
+    let mut boots = timeline.last(now, usize::MAX, |boot, outcome| boot.is_in_progress(outcome, now));
+    boots.sort_by_key(|(_, outcome)| *outcome != Outcome::Running);
     Shown::of(boots.iter().map(|boot| Progress::of(boot.0.mac, BootView::of(boot, now))))
 }
 
@@ -77,7 +74,7 @@ impl Bar {
         let last = steps.iter().rfind(|step| step.kind == kind);
         Self {
             kind,
-            bytes: last.map(|step| step.bytes),
+            bytes: last.filter(|step| !step.is_refused()).map(|step| step.bytes),
             length: last.and_then(|step| step.length),
             text: last.map_or_else(|| "not asked for yet".to_owned(), amount),
         }
@@ -86,6 +83,9 @@ impl Bar {
 
 /// `12.0 of 60.3 MiB, Running`.
 pub fn amount(step: &FetchView) -> String {
+    if step.is_refused() {
+        return "asked for, refused".to_owned();
+    }
     let sent = mib(step.bytes);
     match step.length {
         Some(length) => format!("{sent} of {} MiB, {}", mib(length), step.state),

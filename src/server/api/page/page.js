@@ -57,10 +57,12 @@ if (list) {
       const progress = bar.querySelector("progress");
       progress.ariaLabel = `${bar.dataset.kind} of ${boot.mac}`;
       progress.max = step?.length || 1;
-      if (step && !step.length) progress.removeAttribute("value");
+      const isRefused = step?.state === "Refused";
+      if (step && !step.length && !isRefused) progress.removeAttribute("value");
       else progress.value = step?.bytes ?? 0;
       const of = step?.length ? ` of ${mib(step.length)}` : "";
-      bar.querySelector("[data-text]").textContent = step ? `${mib(step.bytes)}${of} MiB, ${step.state}` : "not asked for yet";
+      const sent = isRefused ? "asked for, refused" : step && `${mib(step.bytes)}${of} MiB, ${step.state}`;
+      bar.querySelector("[data-text]").textContent = sent ?? "not asked for yet";
     }
   };
 
