@@ -7,11 +7,14 @@ SHELL := /bin/bash
 PORT ?= 9876
 METRICS_PORT ?= 9877
 
-# Names of images, and what builds them.
+# Names of images, and what builds them: for this machine, or with PLATFORMS=linux/amd64,linux/arm64 as a list of several (podman, buildah).
 CONTAINER_TOOL ?= podman
+PLATFORMS ?=
 IMAGE ?= quay.io/ipxe-bridge/ipxe-bridge
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
 
+# Buildah before 1.29 does not know by itself what it runs on.
+build_image = $(CONTAINER_TOOL) build --build-arg BUILDPLATFORM=linux/$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/') $(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,-t)
 say = @printf '==> %s\n'
 
 .PHONY: help
@@ -120,23 +123,27 @@ release: ## Prepare a release: VERSION=0.2.0 writes the version everywhere, VERS
 	deploy/release.sh "$(VERSION)"
 
 .PHONY: image
-image: ## Build the image of operator and bridges for this machine, with CONTAINER_TOOL (podman, buildah or docker)
-	$(CONTAINER_TOOL) build -t $(IMAGE):$(TAG) -f Containerfile .
+image: ## Build the image of operator and bridges with CONTAINER_TOOL (podman, buildah or docker), for this machine or for PLATFORMS
+	$(build_image) $(IMAGE):$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) -f Containerfile .
 
 .PHONY: bundle-image
-bundle-image: ## Build the bundle's image
+bundle-image: ## Build the bundle's image, which is for every machine
 	$(CONTAINER_TOOL) build -t $(IMAGE)-operator-bundle:v$(TAG) -f bundle.Dockerfile .
 
 .PHONY: catalog-image
-catalog-image: ## Build the catalog's image
-	$(CONTAINER_TOOL) build -t $(IMAGE)-operator-catalog:latest -f deploy/catalog/Dockerfile deploy/catalog
+catalog-image: ## Build the catalog's image, for this machine or for PLATFORMS
+	$(build_image) $(IMAGE)-operator-catalog:v$(TAG) -f deploy/catalog/Dockerfile deploy/catalog
 
 .PHONY: deploy
 deploy: ## Install definitions, roles and operator into the cluster of the current kubeconfig
 	kubectl apply --server-side -k config/default
 
 .PHONY: undeploy
-undeploy: ## Remove what deploy installed, with every bridge and override
+undeploy: ## Remove every bridge and override, then what deploy installed
+	if kubectl get crd ipxebridges.ipxe-bridge.io >/dev/null 2>&1; then \
+	  kubectl delete ipxb --all; \
+	  kubectl wait --for=delete pod -A -l app.kubernetes.io/managed-by=ipxe-bridge-operator --timeout=6m; \
+	fi
 	kubectl delete --ignore-not-found -k config/default
 
 .PHONY: clean

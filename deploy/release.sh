@@ -10,15 +10,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 die() { echo "error: $*" >&2; exit 1; }
 generate() { [ -n "${PREPARE_ONLY:-}" ] || make generate; }
 
-images=config/default/kustomization.yaml
+images=config/manager/kustomization.yaml
 csv=config/manifests/bases/ipxe-bridge-operator.clusterserviceversion.yaml
 old=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
 version=${1:-}
 
 if [[ $version =~ ^sha256:[0-9a-f]{64}$ ]]; then
   sed -i -E "s/^  (newTag|digest): .*/  digest: $version/" "$images"
+  sed -i -E "s#^( +image: .*/ipxe-bridge)[:@].*#\1@$version#" deploy/server.yaml
   generate
-  echo "the image is named by its digest: look at the changes and commit them"
+  echo "the image is named by its digest: look at the changes, commit, tag v$old"
   exit
 fi
 
@@ -34,7 +35,8 @@ mv Cargo.lock.new Cargo.lock
 date=$(date -u +%F)
 sed -i "s/^## Unreleased$/## Unreleased\n\n## $version - $date/" CHANGELOG.md
 sed -i -E "s/^  (newTag|digest): .*/  newTag: $version/" "$images"
-sed -i "s/\(ipxe-bridge\/ipxe-bridge:\)$old/\1$version/; s/^ARG VERSION=.*/ARG VERSION=$version/" deploy/server.yaml Containerfile
+sed -i -E "s#^( +image: .*/ipxe-bridge)[:@].*#\1:$version#" deploy/server.yaml
+sed -i "s#\(ipxe-bridge/ipxe-bridge:\)$old#\1$version#; s/^ARG VERSION=.*/ARG VERSION=$version/" Containerfile
 sed -i "s/^    createdAt: .*/    createdAt: \"${date}T00:00:00Z\"/" "$csv"
 # The one before, if it was published: OLM goes from there, and from everything older, straight to this one.
 if grep -q "^## $old " CHANGELOG.md && [ "$old" != "$version" ]; then
@@ -43,4 +45,4 @@ if grep -q "^## $old " CHANGELOG.md && [ "$old" != "$version" ]; then
   sed -i "s/^  annotations:$/  annotations:\n    olm.skipRange: \">=$first <$version\"/; s/^spec:$/spec:\n  replaces: ipxe-bridge-operator.v$old/" "$csv"
 fi
 generate
-echo "prepared $version: look at the changes, run make test, commit, tag v$version"
+echo "prepared $version: look at the changes, run make test, commit; the tag v$version is for the commit that has the image's digest"

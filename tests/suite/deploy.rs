@@ -219,7 +219,7 @@ async fn every_overlay_is_built_by_kustomize_and_accepted() {
                 .unwrap_or_else(|said| panic!("{folder}: {said}"));
         }
     }
-    assert!(built >= 9, "{built}");
+    assert!(built >= 10, "{built}");
     // Its objects, applied at once, are what the plain file has.
     let text = site.build(&Path::new(ROOT).join("config/default"));
     let install = read("deploy/install.yaml");
@@ -229,6 +229,22 @@ async fn every_overlay_is_built_by_kustomize_and_accepted() {
         "left: deploy/install.yaml, right: kustomize build config/default"
     );
     site.plane.apply(&text);
+    // The operator alone, as the way back has it, and from a registry of the site's own: always two images, the operator's and the bridges'.
+    let images_of = |folder: &str| images(&site.build(&Path::new(ROOT).join(folder)));
+    let published = images(&install);
+    assert_eq!(images_of("config/manager"), published);
+    let mirrored = published.iter().map(|image| image.replacen("quay.io/", "registry.example.com:5000/", 1));
+    assert_eq!(images_of("deploy/disconnected"), mirrored.collect::<Vec<_>>());
+}
+
+/// The images of the operator and of its bridges.
+fn images(yaml: &str) -> Vec<String> {
+    let operator = documents(yaml).into_iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let container = &operator["spec"]["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().unwrap();
+    let bridges = variables.iter().find(|variable| variable["name"] == "RELATED_IMAGE_IPXE_BRIDGE");
+    let images = [&container["image"], &bridges.unwrap()["value"]];
+    images.map(|image| image.as_str().unwrap().to_owned()).into()
 }
 
 #[tokio::test(flavor = "multi_thread")]

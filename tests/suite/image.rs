@@ -95,6 +95,7 @@ async fn the_image_holds_the_program_alone_and_answers_as_any_user_on_a_read_onl
         "org.opencontainers.image.title",
         "org.opencontainers.image.description",
         "org.opencontainers.image.source",
+        "org.opencontainers.image.revision",
         "org.opencontainers.image.licenses",
         "org.opencontainers.image.vendor",
         "org.opencontainers.image.documentation",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::install::{nothing_is_left, remove};
 use crate::support::bridge::eventually;
 use crate::support::bundle::{self, PACKAGE};
 use crate::support::control_plane::{CRDS, ControlPlane};
@@ -181,8 +182,8 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
     let script = script.text().await.unwrap();
     assert!(script.contains("IpxeHostOverride lab/server-2-repair"), "{script}");
 
-    // The catalog has the next version.
-    olm.serve(&[now.path(), newer.path()]).await;
+    // The catalog has the next version, and as each release makes it no other.
+    olm.serve(&[newer.path()]).await;
     olm.succeeded(NEXT).await;
     eventually("the version before is gone", SECOND * 60, async || olm.csv(VERSION).is_null()).await;
     eventually("operator and bridge run the new image", SECOND * 90, async || {
@@ -223,8 +224,8 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
     assert!(head(NEXT) && olm.csv(VERSION).is_null());
     assert_eq!(olm.csv(NEXT)["status"]["phase"], "Succeeded");
 
-    // Away with it: what users made stays, and machines go on booting.
-    olm.uninstall(NEXT);
+    // Away with it, by the page: what users made stays, and machines go on booting.
+    remove(&plane, &[" subscription.operators.coreos.com", " csv "]);
     eventually("the operator is gone", SECOND * 60, async || {
         plane.object("deployment", NAMESPACE, PACKAGE).is_null()
             && images(&plane, "app.kubernetes.io/component=operator").is_empty()
@@ -256,5 +257,19 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
     })
     .await;
     assert_eq!(plane.condition("other", "Ready")[0], "False");
+
+    // Away with everything.
+    remove(
+        &plane,
+        &[
+            " ipxb ",
+            " subscription.operators.coreos.com",
+            " csv ",
+            "deploy/catalog/",
+            " crd ",
+            " clusterrole,",
+        ],
+    );
+    nothing_is_left(&plane).await;
     println!("all of it took {:?}", start.elapsed());
 }

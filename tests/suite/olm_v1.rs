@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::install::commands;
+use crate::install::{commands, nothing_is_left, remove};
 use crate::olm::{NEXT, images as images_of_pods, next, ready, written};
 use crate::support::bridge::eventually;
 use crate::support::bundle::{self, Entries, PACKAGE, documents};
@@ -27,12 +27,15 @@ const SITE: &str = "registry.example.com:5000";
 const LIST: &str = "deploy/disconnected/images.txt";
 const CATALOG: &str = "deploy/catalog/Dockerfile";
 
-/// The images of the list for mirrors, in its order: operator and bridges, bundle, catalog.
+/// The images of the list for mirrors, in its order: operator and bridges, bundle, catalog. By a tag, to be built: a released list has a digest.
 fn images() -> Vec<String> {
     let list = fs::read_to_string(Path::new(ROOT).join(LIST)).unwrap();
     list.lines()
         .filter(|line| !line.starts_with('#'))
-        .map(str::to_owned)
+        .map(|line| match line.split_once('@') {
+            Some((name, _)) => format!("{name}:{}", env!("CARGO_PKG_VERSION")),
+            None => line.to_owned(),
+        })
         .collect()
 }
 
@@ -46,12 +49,19 @@ fn publish(store: &Store, opm: &Path, registry: &Registry) -> Vec<String> {
     store.buildah(&["build", "-t", bundle, "-f", "bundle.Dockerfile", "."]);
     // The base image of catalogs is this program, at this place.
     let text = fs::read_to_string(Path::new(ROOT).join(CATALOG)).unwrap();
-    let base = text.lines().find_map(|line| line.strip_prefix("FROM ")).unwrap();
+    let base = text.lines().rev().find_map(|line| line.strip_prefix("FROM ")).unwrap();
     let container = store.buildah(&["from", "scratch"]);
     store.buildah(&["copy", container.trim(), opm.to_str().unwrap(), "/bin/opm"]);
     store.buildah(&["commit", container.trim(), base]);
-    store.buildah(&["build", "--pull=never", "-t", catalog, "-f", CATALOG, "deploy/catalog"]);
+    build_catalog(store, catalog, "deploy/catalog");
     images.iter().map(|image| push(store, image, registry)).collect()
+}
+
+fn build_catalog(store: &Store, tag: &str, folder: &str) {
+    // As the Makefile says it.
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let platform = format!("BUILDPLATFORM=linux/{architecture}");
+    store.buildah(&["build", "--pull=never", "--build-arg", &platform, "-t", tag, "-f", CATALOG, folder]);
 }
 
 /// Pushes an image: its reference by digest.
@@ -70,7 +80,7 @@ fn push(store: &Store, image: &str, registry: &Registry) -> String {
     format!("{}@{}", image.rsplit_once(':').unwrap().0, digest.trim())
 }
 
-/// A bundle of the next version and a catalog with both, in the site's registry: the catalog's name.
+/// A bundle of the next version and a catalog with it alone, as a release makes it, in the site's registry: the catalog's name.
 fn publish_next(store: &Store, tools: &Path, next: &[Value], registry: &Registry) -> String {
     let [_, bundle, catalog] = images().try_into().unwrap();
     let tagged = |image: &str, tag: &str| format!("{}:{tag}", image.rsplit_once(':').unwrap().0);
@@ -78,10 +88,10 @@ fn publish_next(store: &Store, tools: &Path, next: &[Value], registry: &Registry
     let files = written(&bundle::files(next, NEXT));
     let folder = |path: &str| files.path().join(path).to_str().unwrap().to_owned();
     store.buildah(&["build", "-t", &bundle, "-f", &folder("bundle.Dockerfile"), &folder("")]);
-    let text = bundle::catalog_text(tools, &[Path::new(ROOT), files.path()], &Entries::Published);
+    let text = bundle::catalog_text(tools, &[files.path()], &Entries::Published);
     fs::create_dir(folder(PACKAGE)).unwrap();
     fs::write(folder(PACKAGE) + "/catalog.yaml", text).unwrap();
-    store.buildah(&["build", "--pull=never", "-t", &catalog, "-f", CATALOG, &folder("")]);
+    build_catalog(store, &catalog, &folder(""));
     push(store, &bundle, registry);
     push(store, &catalog, registry);
     catalog
@@ -207,23 +217,17 @@ async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_
     // Removed in the order of the page: nothing is left.
     plane.kubectl(&["delete", "ipxb", "main"], None).unwrap();
     for kind in ["deployment", "service"] {
-        gone(&plane, kind, NAMESPACE, "main-ipxe-bridge").await;
+        eventually(&format!("the bridge's {kind} is gone"), SECOND * 90, async || {
+            plane.object(kind, NAMESPACE, "main-ipxe-bridge").is_null()
+        })
+        .await;
     }
-    let delete = ["delete", "clusterextension", "ipxe-bridge-operator", "--timeout=120s"];
-    plane.kubectl(&delete, None).unwrap();
-    gone(&plane, "deployment", NAMESPACE, "ipxe-bridge-operator").await;
-    for (kind, name) in [
-        ("crd", "ipxebridges.ipxe-bridge.io"),
-        ("crd", "ipxehostoverrides.ipxe-bridge.io"),
-        ("clusterrole", "ipxe-bridge-server"),
-    ] {
-        gone(&plane, kind, "", name).await;
+    remove(&plane, &[" clusterextension "]);
+    for kind in ["crd", "clusterrole"] {
+        let left = plane.kubectl(&["get", kind, "-o", "name"], None).unwrap();
+        let of_operator = left.lines().filter(|name| name.contains("ipxe") && !name.ends_with("ipxe-bridge-installer"));
+        assert_eq!(of_operator.collect::<Vec<_>>(), [""; 0]);
     }
-}
-
-async fn gone(plane: &ControlPlane, kind: &str, namespace: &str, name: &str) {
-    eventually(&format!("{kind} {name} is gone"), SECOND * 90, async || {
-        plane.object(kind, namespace, name).is_null()
-    })
-    .await;
+    remove(&plane, &["deploy/olm-v1/"]);
+    nothing_is_left(&plane).await;
 }

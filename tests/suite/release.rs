@@ -1,5 +1,6 @@
 //! What `make release` writes: one version, everywhere, and a line of upgrades.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -64,6 +65,9 @@ fn csv(folder: &Path, version: &str) -> Option<Value> {
     let objects = bundle::rendered(folder.join("config/manifests").to_str().unwrap())?;
     let mut files = bundle::files(&objects, version);
     assert_eq!(findings(&files, version), [""; 0]);
+    // The bridge without the operator is the same.
+    let server = fs::read_to_string(folder.join("deploy/server.yaml")).unwrap();
+    assert!(server.contains(&format!("image: {}\n", bundle::image(&objects))), "{server}");
     Some(bundle::documents(&files.remove(CSV).unwrap()).remove(0))
 }
 
@@ -92,7 +96,7 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
         "CHANGELOG.md",
         "Containerfile",
         "deploy/server.yaml",
-        "config/default/kustomization.yaml",
+        "config/manager/kustomization.yaml",
     ] {
         let text = fs::read_to_string(root.join(file)).unwrap();
         assert!(text.contains("99.2.0"), "{file}");
@@ -135,14 +139,38 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
 #[test]
 fn every_file_states_the_version_of_cargo_toml() {
     let version = env!("CARGO_PKG_VERSION");
+    let image = "image: quay.io/ipxe-bridge/ipxe-bridge";
+    let tagged = format!("{image}:{version}\n");
     for (file, place) in [
         ("Containerfile", format!("ARG VERSION={version}\n")),
-        (
-            "deploy/server.yaml",
-            format!("image: quay.io/ipxe-bridge/ipxe-bridge:{version}\n"),
-        ),
+        ("deploy/server.yaml", tagged.clone()),
     ] {
-        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        // Once it is pushed the image is named by its digest.
+        let text = read(file).replace(&format!("{image}@sha256:"), &tagged);
         assert!(text.contains(&place), "{file} has no {place:?}: make release VERSION=x.y.z");
     }
+}
+
+#[test]
+fn every_image_of_the_files_for_users_is_in_the_list_for_mirrors() {
+    let list = read("deploy/disconnected/images.txt");
+    let list: BTreeSet<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    let files = [
+        "deploy/install.yaml",
+        "deploy/server.yaml",
+        "deploy/catalog/install.yaml",
+        "deploy/catalog/ipxe-bridge-operator/catalog.yaml",
+        "deploy/olm-v1/install.yaml",
+    ];
+    let texts = files.map(read);
+    let named: BTreeSet<&str> = texts
+        .iter()
+        .flat_map(|text| text.split(|sign: char| sign.is_whitespace() || sign == '"' || sign == ','))
+        .filter(|word| word.starts_with("quay.io/ipxe-bridge/"))
+        .collect();
+    assert_eq!(named, list, "left: deploy, right: deploy/disconnected/images.txt");
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(file)).unwrap()
 }

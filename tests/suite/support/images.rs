@@ -71,7 +71,8 @@ impl Store {
             .unwrap();
         assert!(laid.status.success(), "{}", String::from_utf8_lossy(&laid.stderr));
         let stage = format!("build={}", stage.display());
-        self.buildah(&["build", "--build-context", &stage, "-t", tag, "-f", "Containerfile", "."]);
+        let revision = ["--build-arg", "REVISION=0123456789abcdef"];
+        self.buildah(&[&["build", "--build-context", &stage, "-t", tag, "-f", "Containerfile"], &revision[..], &["."]].concat());
     }
 
     /// What containers' tools that have this store's folder as home know of registries.

@@ -111,14 +111,6 @@ impl<'p> Olm<'p> {
         }
     }
 
-    /// What a click on Uninstall does.
-    pub fn uninstall(&self, version: &str) {
-        let csv = format!("{PACKAGE}.v{version}");
-        for (kind, name) in [("subscription.operators.coreos.com", PACKAGE), ("csv", csv.as_str())] {
-            self.plane.kubectl(&["delete", kind, name, "-n", NAMESPACE], None).unwrap();
-        }
-    }
-
     /// Waits until a version is installed and running.
     pub async fn succeeded(&self, version: &str) {
         eventually(
