@@ -237,6 +237,23 @@ async fn every_overlay_is_built_by_kustomize_and_accepted() {
     assert_eq!(images_of("deploy/disconnected"), mirrored.collect::<Vec<_>>());
 }
 
+#[test]
+fn the_sites_script_is_for_the_account_of_the_bridge_that_git_has_too() {
+    let find = |path: &str, kind: &str| {
+        let objects = documents(&read(path));
+        let found = objects.into_iter().find(|object| object["kind"] == kind);
+        found.unwrap_or_else(|| panic!("{path} has no {kind}"))
+    };
+    let bridge = find("deploy/gitops/operator/bridge.yaml", "IpxeBridge");
+    let operator = find("deploy/gitops/operator/subscription.yaml", "Subscription");
+    assert!(bridge["spec"]["namespace"].is_null());
+    let account = ipxe_bridge::operator::name::object(bridge["metadata"]["name"].as_str().unwrap());
+    assert_eq!(
+        find("deploy/gitops/site/overrides.yaml", "RoleBinding")["subjects"],
+        json!([{"kind": "ServiceAccount", "name": account, "namespace": operator["metadata"]["namespace"]}])
+    );
+}
+
 /// The images of the operator and of its bridges.
 fn images(yaml: &str) -> Vec<String> {
     let operator = documents(yaml).into_iter().find(|object| object["kind"] == "Deployment").unwrap();
