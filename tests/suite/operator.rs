@@ -10,6 +10,7 @@ mod leadership;
 mod lifecycle;
 mod netboot;
 mod pods;
+mod rights;
 mod scale;
 mod statuses;
 
