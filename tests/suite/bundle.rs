@@ -195,6 +195,10 @@ fn our_own_rules_find_nothing_and_each_of_them_can() {
         (csv(&format!("{owned}/0"), Value::Null), "IpxeBridge is not owned"),
         (csv(&format!("{owned}/0/resources"), json!([])), "IpxeBridge has no resources"),
         (
+            csv(&format!("{owned}/0/resources"), json!([{"kind": "Pod"}])),
+            "IpxeBridge does not say that it has to do with Secrets",
+        ),
+        (
             csv(&format!("{owned}/1/description"), Value::Null),
             "IpxeHostOverride has no description",
         ),
@@ -209,6 +213,10 @@ fn our_own_rules_find_nothing_and_each_of_them_can() {
         (
             csv(&format!("{owned}/0/specDescriptors"), json!([])),
             "IpxeBridge.spec.service.type has no descriptor",
+        ),
+        (
+            csv(&format!("{owned}/1/specDescriptors"), json!([])),
+            "IpxeHostOverride.spec.kernelArguments.replace[0].with has no descriptor",
         ),
         (annotation("alm-examples", json!("[]")), "IpxeHostOverride has no example"),
         (csv("/spec/relatedImages", json!([])), "relatedImages are {}"),

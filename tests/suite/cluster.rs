@@ -298,14 +298,23 @@ async fn shipped_yaml_is_accepted_as_it_is() {
     }
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/gitops/site");
     let made = plane.kubectl(&["kustomize", folder], None).unwrap();
-    let documented = include_str!("../../docs/overrides.md");
-    let recipes: Vec<&str> = documented
-        .split("```yaml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert!(recipes.len() >= 5);
-    for yaml in recipes.into_iter().chain([made.as_str()]) {
+    // What stands in texts; that of the catalog is indented, as a value of YAML.
+    let csv = include_str!("../../config/manifests/bases/ipxe-bridge-operator.clusterserviceversion.yaml");
+    let csv: serde_json::Value = serde_saphyr::from_str(csv).unwrap();
+    let texts = [
+        (5, include_str!("../../docs/overrides.md")),
+        (1, include_str!("../../docs/network.md")),
+        (2, include_str!("../../README.md")),
+        (1, csv["spec"]["description"].as_str().unwrap()),
+    ];
+    let mut objects = vec![made.as_str()];
+    for (least, text) in texts {
+        let found = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let found: Vec<&str> = found.filter(|yaml| yaml.starts_with("apiVersion: ipxe-bridge.io/")).collect();
+        assert!(found.len() >= least, "{found:?}");
+        objects.extend(found);
+    }
+    for yaml in objects {
         let said = plane.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], Some(yaml));
         let said = said.unwrap_or_else(|error| panic!("{error}\n{yaml}"));
         assert!(!said.contains("Warning"), "{said}");

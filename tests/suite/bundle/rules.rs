@@ -194,7 +194,10 @@ impl Bundle<'_> {
             let none = Value::Null;
             let owned = owned.iter().find(|owned| owned["kind"] == kind.as_str()).unwrap_or(&none);
             self.must(!owned.is_null(), format!("{kind} is not owned by the CSV"));
-            self.must(!list(owned, "/resources").is_empty(), format!("{kind} has no resources"));
+            let resources = list(owned, "/resources");
+            self.must(!resources.is_empty(), format!("{kind} has no resources"));
+            let secrets = resources.iter().any(|resource| resource["kind"] == "Secret");
+            self.must(secrets, format!("{kind} does not say that it has to do with Secrets"));
             self.must(text(owned, "/description").len() > 20, format!("{kind} has no description"));
             self.must(
                 examples.iter().any(|example| example["kind"] == kind.as_str()),
@@ -314,6 +317,9 @@ fn paths(value: &Value, schema: &Value, above: &str) -> Vec<String> {
             found.push(path.clone());
             if !is_selector {
                 found.extend(paths(inner, inner_schema, &format!("{path}.")));
+                for item in inner.as_array().into_iter().flatten() {
+                    found.extend(paths(item, &inner_schema["items"], &format!("{path}[0].")));
+                }
             }
         }
     }

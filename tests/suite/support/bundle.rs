@@ -191,6 +191,7 @@ fn owned(definition: &Value) -> Value {
                 let resource = kind.resource();
                 json!({"kind": kind.to_string(), "name": kind.plural(), "version": resource.version})
             })
+            .chain([json!({"kind": "Secret", "name": "secrets", "version": "v1"})])
             .collect(),
         _ => ["ConfigMap", "Secret"]
             .map(|kind| json!({"kind": kind, "name": "", "version": "v1"}))

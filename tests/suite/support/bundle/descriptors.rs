@@ -22,14 +22,21 @@ const FIRST: [&str; 16] = [
     "kernelArguments",
 ];
 /// Types of Kubernetes, which consoles know as a whole.
-const WHOLE: [&str; 4] = ["resources", "hostSelector", "namespaceSelector", "selector"];
+const WHOLE: [&str; 6] = [
+    "resources",
+    "hostSelector",
+    "namespaceSelector",
+    "selector",
+    "tolerations",
+    "topologySpreadConstraints",
+];
 const UI: &str = "urn:alm:descriptor:com.tectonic.ui:";
 const KUBERNETES: &str = "urn:alm:descriptor:io.kubernetes:";
 
 /// A descriptor for every field of a spec, in depth as far as names lead.
 pub fn of_spec(schema: &Value) -> Vec<Value> {
     let mut found = Vec::new();
-    walk(schema, "", &mut found, &|path, schema| {
+    walk(schema, "", &mut found, true, &|path, schema| {
         let mut hints = hints(path, schema);
         if !FIRST.contains(&path.split('.').next().unwrap()) {
             hints.push(format!("{UI}advanced"));
@@ -42,7 +49,7 @@ pub fn of_spec(schema: &Value) -> Vec<Value> {
 /// A descriptor for every field of a status.
 pub fn of_status(schema: &Value) -> Vec<Value> {
     let mut found = Vec::new();
-    walk(schema, "", &mut found, &|path, _| {
+    walk(schema, "", &mut found, false, &|path, _| {
         vec![match path {
             "conditions" => "urn:alm:descriptor:io.kubernetes.conditions".to_owned(),
             "uri" => "urn:alm:descriptor:org.w3:link".to_owned(),
@@ -53,7 +60,9 @@ pub fn of_status(schema: &Value) -> Vec<Value> {
     found
 }
 
-fn walk(schema: &Value, above: &str, found: &mut Vec<Value>, hints: &dyn Fn(&str, &Value) -> Vec<String>) {
+/// `into_lists`: what each item of a list holds is spelled as the first one's, `env[0].name`. Forms have it for all of them, a view of a status would
+/// show the first alone.
+fn walk(schema: &Value, above: &str, found: &mut Vec<Value>, into_lists: bool, hints: &dyn Fn(&str, &Value) -> Vec<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{above}{name}");
         let mut descriptor = json!({"path": path, "displayName": title(name)});
@@ -75,7 +84,8 @@ fn walk(schema: &Value, above: &str, found: &mut Vec<Value>, hints: &dyn Fn(&str
                     found.push(json!({"path": path, "displayName": title(part), "description": schema["description"], "x-descriptors": hints}));
                 }
             }
-            _ => walk(property, &format!("{path}."), found, hints),
+            _ if into_lists && property["items"].is_object() => walk(&property["items"], &format!("{path}[0]."), found, into_lists, hints),
+            _ => walk(property, &format!("{path}."), found, into_lists, hints),
         }
     }
 }
