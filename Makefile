@@ -13,7 +13,7 @@ PLATFORMS ?=
 IMAGE ?= quay.io/ipxe-bridge/ipxe-bridge
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
 
-# Buildah before 1.29 does not know by itself what it runs on.
+# Buildah 1.28, that of Debian 12, does not know by itself what it runs on.
 build_image = $(CONTAINER_TOOL) build --build-arg BUILDPLATFORM=linux/$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/') $(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,-t)
 say = @printf '==> %s\n'
 
