@@ -309,7 +309,11 @@ fn the_catalog_is_valid_and_holds_the_bundle() {
     let next = bundle::catalog(&tools, &[next.path()]);
     let text = fs::read_to_string(next.path().join("catalog.yaml")).unwrap();
     assert!(text.contains(&format!("replaces: ipxe-bridge-operator.v{VERSION}")), "{text}");
-    let validated = Command::new(tools.join("opm")).arg("validate").arg(next.path()).output().unwrap();
+    let validated = Command::new(tools.join("opm"))
+        .arg("validate")
+        .arg(next.path())
+        .output()
+        .unwrap();
     assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let published = Command::new(tools.join("opm"))

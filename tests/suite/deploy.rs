@@ -233,7 +233,9 @@ async fn every_overlay_is_built_by_kustomize_and_accepted() {
     let images_of = |folder: &str| images(&site.build(&Path::new(ROOT).join(folder)));
     let published = images(&install);
     assert_eq!(images_of("config/manager"), published);
-    let mirrored = published.iter().map(|image| image.replacen("quay.io/", "registry.example.com:5000/", 1));
+    let mirrored = published
+        .iter()
+        .map(|image| image.replacen("quay.io/", "registry.example.com:5000/", 1));
     assert_eq!(images_of("deploy/disconnected"), mirrored.collect::<Vec<_>>());
 }
 
@@ -256,10 +258,15 @@ fn the_sites_script_is_for_the_account_of_the_bridge_that_git_has_too() {
 
 /// The images of the operator and of its bridges.
 fn images(yaml: &str) -> Vec<String> {
-    let operator = documents(yaml).into_iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let operator = documents(yaml)
+        .into_iter()
+        .find(|object| object["kind"] == "Deployment")
+        .unwrap();
     let container = &operator["spec"]["template"]["spec"]["containers"][0];
     let variables = container["env"].as_array().unwrap();
-    let bridges = variables.iter().find(|variable| variable["name"] == "RELATED_IMAGE_IPXE_BRIDGE");
+    let bridges = variables
+        .iter()
+        .find(|variable| variable["name"] == "RELATED_IMAGE_IPXE_BRIDGE");
     let images = [&container["image"], &bridges.unwrap()["value"]];
     images.map(|image| image.as_str().unwrap().to_owned()).into()
 }

@@ -24,11 +24,16 @@ pub fn commands(page: &str, begin: &str) -> Vec<String> {
 pub fn remove(plane: &ControlPlane, words: &[&str]) {
     let lines = commands("docs/install.md", "kubectl delete");
     for word in words {
-        assert!(lines.iter().any(|line| line.contains(word)), "no command of the page has {word}");
+        assert!(
+            lines.iter().any(|line| line.contains(word)),
+            "no command of the page has {word}"
+        );
     }
     for line in lines.iter().filter(|line| words.iter().any(|word| line.contains(word))) {
         let arguments: Vec<&str> = line.split(' ').skip(1).chain(["--timeout=120s"]).collect();
-        plane.kubectl(&arguments, None).unwrap_or_else(|said| panic!("{line}: {said}"));
+        plane
+            .kubectl(&arguments, None)
+            .unwrap_or_else(|said| panic!("{line}: {said}"));
     }
 }
 

@@ -61,7 +61,17 @@ fn build_catalog(store: &Store, tag: &str, folder: &str) {
     // As the Makefile says it.
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let platform = format!("BUILDPLATFORM=linux/{architecture}");
-    store.buildah(&["build", "--pull=never", "--build-arg", &platform, "-t", tag, "-f", CATALOG, folder]);
+    store.buildah(&[
+        "build",
+        "--pull=never",
+        "--build-arg",
+        &platform,
+        "-t",
+        tag,
+        "-f",
+        CATALOG,
+        folder,
+    ]);
 }
 
 /// Pushes an image: its reference by digest.
@@ -225,7 +235,9 @@ async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_
     remove(&plane, &[" clusterextension "]);
     for kind in ["crd", "clusterrole"] {
         let left = plane.kubectl(&["get", kind, "-o", "name"], None).unwrap();
-        let of_operator = left.lines().filter(|name| name.contains("ipxe") && !name.ends_with("ipxe-bridge-installer"));
+        let of_operator = left
+            .lines()
+            .filter(|name| name.contains("ipxe") && !name.ends_with("ipxe-bridge-installer"));
         assert_eq!(of_operator.collect::<Vec<_>>(), [""; 0]);
     }
     remove(&plane, &["deploy/olm-v1/"]);

@@ -81,7 +81,8 @@ async fn a_namespace_that_refuses_the_nodes_network_is_told() {
     let Some(_controllers) = plane.start_controllers() else {
         return;
     };
-    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}\n";
+    let namespace =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}\n";
     plane.apply(namespace);
     let _operator = Operator::start(&plane).await;
     let netboot = json!({"enabled": true, "interface": "eth1"});

@@ -72,7 +72,14 @@ impl Store {
         assert!(laid.status.success(), "{}", String::from_utf8_lossy(&laid.stderr));
         let stage = format!("build={}", stage.display());
         let revision = ["--build-arg", "REVISION=0123456789abcdef"];
-        self.buildah(&[&["build", "--build-context", &stage, "-t", tag, "-f", "Containerfile"], &revision[..], &["."]].concat());
+        self.buildah(
+            &[
+                &["build", "--build-context", &stage, "-t", tag, "-f", "Containerfile"],
+                &revision[..],
+                &["."],
+            ]
+            .concat(),
+        );
     }
 
     /// What containers' tools that have this store's folder as home know of registries.

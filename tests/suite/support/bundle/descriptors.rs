@@ -84,7 +84,9 @@ fn walk(schema: &Value, above: &str, found: &mut Vec<Value>, into_lists: bool, h
                     found.push(json!({"path": path, "displayName": title(part), "description": schema["description"], "x-descriptors": hints}));
                 }
             }
-            _ if into_lists && property["items"].is_object() => walk(&property["items"], &format!("{path}[0]."), found, into_lists, hints),
+            _ if into_lists && property["items"].is_object() => {
+                walk(&property["items"], &format!("{path}[0]."), found, into_lists, hints)
+            }
             _ => walk(property, &format!("{path}."), found, into_lists, hints),
         }
     }
