@@ -20,9 +20,10 @@ pub fn commands(page: &str, begin: &str) -> Vec<String> {
     lines.filter(|line| line.starts_with(begin)).map(str::to_owned).collect()
 }
 
-/// Runs those of the page's commands that remove something and have one of these words.
+/// Runs those of the page's commands that remove something, or wait until it is gone, and have one of these words.
 pub fn remove(plane: &ControlPlane, words: &[&str]) {
-    let lines = commands("docs/install.md", "kubectl delete");
+    let mut lines = commands("docs/install.md", "kubectl ");
+    lines.retain(|line| line.starts_with("kubectl delete") || line.contains("--for=delete"));
     for word in words {
         assert!(
             lines.iter().any(|line| line.contains(word)),

@@ -263,11 +263,13 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
         &plane,
         &[
             " ipxb ",
+            " pod -A ",
             " subscription.operators.coreos.com",
             " csv ",
             "deploy/catalog/",
             " crd ",
             " clusterrole,",
+            " operators.operators.coreos.com",
         ],
     );
     nothing_is_left(&plane).await;

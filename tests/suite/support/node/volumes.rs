@@ -96,7 +96,7 @@ impl Volumes {
                 files.extend(self.secret(&source.name, source.items.as_deref(), source.optional).await?);
             }
             if let Some(source) = &source.service_account_token {
-                files.insert(source.path.clone(), self.token().await.into_bytes());
+                files.insert(source.path.clone(), self.token().await?.into_bytes());
             }
             if let Some(source) = &source.downward_api {
                 for item in source.items.iter().flatten() {
@@ -129,17 +129,17 @@ impl Volumes {
         Ok(chosen(data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect(), items))
     }
 
-    async fn token(&mut self) -> String {
+    async fn token(&mut self) -> Result<String, String> {
         if self.token.is_none() {
             let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.namespace);
             let request: TokenRequest = serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": []}})).unwrap();
             let request = api
                 .create_token_request(&self.account, &PostParams::default(), &request)
                 .await
-                .unwrap();
+                .map_err(|error| error.to_string())?;
             self.token = Some(request.status.unwrap().token);
         }
-        self.token.clone().unwrap()
+        Ok(self.token.clone().unwrap())
     }
 }
 
