@@ -63,7 +63,7 @@ pub struct NetbootArgs {
     /// What firmware calls itself that is PXE under another name than PXEClient; may be repeated
     #[arg(long, env = "IPXE_BRIDGE_PXE_VENDOR", value_delimiter = ',', value_name = "PREFIX")]
     pub pxe_vendor: Vec<String>,
-    /// TFTP transfers at once; further requests are not heard until one ends
+    /// TFTP transfers at once; when all are taken one that has acknowledged nothing gives way, otherwise a request is not heard
     #[arg(long, env = "IPXE_BRIDGE_MAX_TRANSFERS", default_value_t = Self::MAX_TRANSFERS, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_transfers: u32,
     /// Address of the probes and metrics
