@@ -1,6 +1,7 @@
 //! Boot networks as sites have them: other DHCP servers, with our configuration or beside us, relays, a server on the same machine.
 
 use super::*;
+use crate::support::pxe::{self, boot_files};
 
 #[test]
 fn other_dhcp_servers_are_as_good_as_dnsmasq() {
@@ -31,6 +32,35 @@ fn the_sites_own_dhcp_server_does_it_alone_with_our_configuration() {
         drop(servers);
     }
     assert!(!netboot.log().contains("told to fetch"));
+}
+
+#[test]
+fn each_kind_of_firmware_is_named_its_program_by_our_configuration() {
+    let Some(lab) = Lab::start() else { return };
+    let http = |name: &str| format!("http://{SERVER}:9879/boot-programs/{name}");
+    for server in [Dhcp::Dnsmasq, Dhcp::Dhcpd, Dhcp::Kea] {
+        let _servers = lab.dhcp(server, |text| text);
+        for (class, architecture, file) in [
+            ("PXEClient", 0x00, "undionly.kpxe".to_owned()),
+            ("PXEClient", 0x07, "snponly.efi".to_owned()),
+            ("PXEClient", 0x09, "snponly.efi".to_owned()),
+            ("PXEClient", 0x0b, "ipxe-arm64.efi".to_owned()),
+            ("HTTPClient", 0x10, http("snponly.efi")),
+            ("HTTPClient", 0x11, http("snponly.efi")),
+            ("HTTPClient", 0x13, http("ipxe-arm64.efi")),
+            // There is none for it: 32-bit x86.
+            ("PXEClient", 0x06, String::new()),
+            ("HTTPClient", 0x0f, String::new()),
+        ] {
+            let mac = [0x52, 0x54, 0, 0xcc, 1, architecture];
+            let asked = lab.enter("client", move || pxe::first_answer(mac, class, architecture.into()));
+            let answer = asked.join().unwrap();
+            let case = format!("{server:?}: {class} {architecture:#x}");
+            assert_eq!(boot_files(std::slice::from_ref(&answer)), [file.as_str()], "{case}");
+            let says_http = answer.windows(12).any(|option| option == b"\x3c\x0aHTTPClient");
+            assert_eq!(says_http, file.starts_with("http:"), "{case}");
+        }
+    }
 }
 
 #[test]
