@@ -121,6 +121,16 @@ pub enum Quirk {
     NativeDrivers,
 }
 
+/// Whether a bridge's address fits into an answer of DHCP.
+pub(super) fn fits_a_packet(flag: &str, bridge: &PublicUrl) -> Result<(), String> {
+    match bridge.to_string().len() {
+        length if length > MAX_BRIDGE => Err(format!(
+            "{flag}: with {length} bytes its script does not fit into a DHCP packet, which holds {MAX_BRIDGE}"
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl NetbootArgs {
     /// The port of boot programs over HTTP, unless another is named.
     pub const PROGRAMS_PORT: u16 = 9879;
@@ -135,12 +145,7 @@ impl NetbootArgs {
         if let Some(folder) = folder {
             return Err(format!("--boot-programs: {} is not a folder", folder.display()));
         }
-        let length = self.bridge.to_string().len();
-        if length > MAX_BRIDGE {
-            return Err(format!(
-                "--bridge: with {length} bytes its script does not fit into a DHCP packet, which holds {MAX_BRIDGE}"
-            ));
-        }
+        fits_a_packet("--bridge", &self.bridge)?;
         if let Some(name) = self
             .interface
             .iter()

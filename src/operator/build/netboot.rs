@@ -158,6 +158,7 @@ fn container(plan: &Plan, netboot: &Netboot, uri: &str) -> Container {
         ]),
         resources: Some(ResourceRequirements {
             requests: amounts(&[("cpu", "20m"), ("memory", "32Mi")]),
+            // A folder of 128 MiB, the one that takes its place, and what else there is.
             limits: amounts(&[("memory", "384Mi")]),
             claims: None,
         }),
