@@ -38,7 +38,7 @@ pub struct Netboot {
     /// from the network.
     #[serde(default)]
     pub answer: NetbootAnswer,
-    /// Answers nobody, and logs what it would answer.
+    /// Answers no DHCP packet, and logs what it would answer. Programs are there to be fetched all the same.
     #[serde(default)]
     pub dry_run: bool,
     /// Whether ProxyDHCP listens on ports 67 and 4011 (`Full`), on 4011 only, for a node that has a DHCP server already (`Port4011`), or not
