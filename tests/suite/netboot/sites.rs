@@ -7,10 +7,12 @@ use crate::support::pxe::{self, boot_files};
 fn other_dhcp_servers_are_as_good_as_dnsmasq() {
     let Some(network) = BootNetwork::start() else { return };
     let _netboot = network.lab.netboot("srv", &[]);
-    for (server, rom) in [(Dhcp::Dhcpd, BootRom::Usual), (Dhcp::Kea, BootRom::FirmwarePxe)] {
+    for server in [Dhcp::Dhcpd, Dhcp::Kea] {
         let servers = network.lab.plain_dhcp(server);
-        let console = by_firmware(&network.lab, &format!("netboot-beside-{server:?}"), rom).boot();
-        network.assert_booted(&console);
+        for rom in [BootRom::Usual, BootRom::FirmwarePxe, BootRom::FirmwareHttp] {
+            let console = by_firmware(&network.lab, &format!("netboot-beside-{server:?}-{rom:?}"), rom).boot();
+            network.assert_booted(&console);
+        }
         drop(servers);
     }
 }
@@ -130,8 +132,10 @@ fn beside_a_dhcp_server_on_the_same_machine_port_4011_alone_boots_machines() {
     // It has port 67, and says that there is more to ask without naming a file.
     let _dhcp = network.lab.dnsmasq_on("srv", &["--dhcp-option-force=60,PXEClient"]);
     let netboot = network.lab.netboot("srv", &["--proxy-dhcp", "port-4011"]);
-    let console = by_firmware(&network.lab, "netboot-4011", BootRom::FirmwarePxe).boot();
-    network.assert_booted(&console);
+    for rom in [BootRom::FirmwarePxe, BootRom::Usual] {
+        let console = by_firmware(&network.lab, &format!("netboot-4011-{rom:?}"), rom).boot();
+        network.assert_booted(&console);
+    }
     let log = netboot.log();
     assert!(
         log.contains("told to fetch snponly.efi") && log.contains("told to fetch http://10.77.0.1:9876/boot.ipxe"),
