@@ -70,19 +70,20 @@ pub fn introduce(state: &State, wires: &[Wire]) {
 /// Says which machines there are programs for.
 pub fn introduce_programs(programs: &Programs, settings: &Settings) {
     let folder = settings.folder.display();
+    let shims = programs
+        .incomplete()
+        .map(|(shim, loader)| format!("; {shim} starts nothing without {loader}"));
+    let shims: String = shims.collect();
     if programs.is_empty() {
         tracing::warn!(
-            "no boot program in {folder}: only iPXE is answered; Debian's package ipxe, Fedora's ipxe-bootimgs-x86 or iPXE's release archive has them"
+            "no boot program in {folder}: only iPXE is answered; Debian's package ipxe, Fedora's ipxe-bootimgs-x86 or iPXE's release archive has them{shims}"
         );
         return;
     }
     let missing: Vec<String> = programs.missing().map(|platform| platform.to_string()).collect();
-    let mut more = match missing.is_empty() {
+    let missing = match missing.is_empty() {
         true => String::new(),
         false => format!("; none for {}", missing.join(", ")),
     };
-    for (shim, loader) in programs.incomplete() {
-        more.push_str(&format!("; {shim} starts nothing without {loader}"));
-    }
-    tracing::info!("boot programs in {folder}: {programs}{more}");
+    tracing::info!("boot programs in {folder}: {programs}{missing}{shims}");
 }
