@@ -29,7 +29,7 @@ pub struct NetbootArgs {
     /// Address at which this program asks the bridge for its machines, where it is another [default: that of --bridge]
     #[arg(long, env = "IPXE_BRIDGE_BRIDGE_QUERY", value_name = "URL")]
     pub bridge_query: Option<PublicUrl>,
-    /// Certificates (PEM) to trust for the bridge beside the system's own; may be repeated
+    /// Certificates (PEM) to trust for the bridge beside the system's own: a file, or a folder of them; may be repeated
     #[arg(long, env = "IPXE_BRIDGE_BRIDGE_CA", value_delimiter = ',', value_name = "FILE")]
     pub bridge_ca: Vec<PathBuf>,
     /// Folder of boot programs, as iPXE's release archive or a distribution's package has them; changes are followed [default:
