@@ -226,13 +226,13 @@ fn enter(
 /// Whether there is a place for a client. Where there is none, whoever waits longest without having acknowledged anything gives way: a
 /// request can be sent in another's name, and then nobody will.
 fn make_room(transfers: &mut HashMap<SocketAddr, Entry>, client: SocketAddr, most: usize) -> bool {
-    if transfers.keys().filter(|other| other.ip() == client.ip()).count() >= OF_ONE_ADDRESS {
-        return false;
-    }
-    if transfers.len() < most {
+    let is_same = |other: &SocketAddr| other.ip() == client.ip();
+    let address_is_full = transfers.keys().filter(|other| is_same(other)).count() >= OF_ONE_ADDRESS;
+    if !address_is_full && transfers.len() < most {
         return true;
     }
-    let unproven = transfers.iter().filter(|(_, entry)| !entry.proven.load(Ordering::Relaxed));
+    let may_give_way = transfers.iter().filter(|(other, _)| !address_is_full || is_same(other));
+    let unproven = may_give_way.filter(|(_, entry)| !entry.proven.load(Ordering::Relaxed));
     let Some(oldest) = unproven.min_by_key(|(_, entry)| entry.since).map(|(client, _)| *client) else {
         return false;
     };
@@ -379,10 +379,14 @@ mod tests {
             "who acknowledged keeps its place"
         );
 
-        transfers.extend((0..15).map(|port| (client(9, port + 1), entry(start, false))));
+        transfers.extend((1..=15).map(|port| (client(9, port), entry(start, true))));
+        transfers.insert(client(8, 1), entry(start, false));
         assert!(make_room(&mut transfers, client(9, 1000), 99));
         transfers.insert(client(9, 1000), entry(start, false));
-        assert!(!make_room(&mut transfers, client(9, 1001), 99));
-        assert!(make_room(&mut transfers, client(8, 1001), 99));
+        assert!(make_room(&mut transfers, client(9, 1001), 99), "its own gives way");
+        assert!(!transfers.contains_key(&client(9, 1000)) && transfers.contains_key(&client(8, 1)));
+        transfers.insert(client(9, 1001), entry(start, true));
+        assert!(!make_room(&mut transfers, client(9, 1002), 99));
+        assert!(make_room(&mut transfers, client(7, 1), 99));
     }
 }
