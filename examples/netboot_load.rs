@@ -1,11 +1,11 @@
 //! Load for a boot network, for `bench/netboot.sh`: many TFTP clients at once, or DISCOVERs at a fixed rate.
 //!
-//! `netboot_load tftp SERVER:69 FILE CLIENTS WINDOW` prints seconds and MiB/s; `netboot_load dhcp INTERFACE RATE SECONDS` prints answers and
-//! their delay.
+//! `netboot_load tftp SERVER:69 FILE CLIENTS WINDOW FIRST` prints bytes, seconds and MiB/s, the clients at addresses from FIRST on;
+//! `netboot_load dhcp INTERFACE RATE SECONDS` prints answers and their delay, where one that never came counts as endless.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,22 +15,26 @@ fn main() -> io::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
     match arguments[..] {
-        ["tftp", server, file, clients, window] => {
-            let server = server.parse().map_err(io::Error::other)?;
+        ["tftp", server, file, clients, window, first] => {
+            let (server, first) = (
+                server.parse().map_err(io::Error::other)?,
+                first.parse().map_err(io::Error::other)?,
+            );
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(tftp(server, file, number(clients)?, number(window)?))
+            runtime.block_on(tftp(server, file, number(clients)?, number(window)?, first))
         }
         ["dhcp", interface, rate, seconds] => dhcp(interface, number(rate)?, number(seconds)?),
         _ => Err(io::Error::other(
-            "usage: netboot_load tftp SERVER:69 FILE CLIENTS WINDOW | dhcp INTERFACE RATE SECONDS",
+            "usage: netboot_load tftp SERVER:69 FILE CLIENTS WINDOW FIRST | dhcp INTERFACE RATE SECONDS",
         )),
     }
 }
 
-async fn tftp(server: SocketAddr, file: &str, clients: u64, window: u64) -> io::Result<()> {
+async fn tftp(server: SocketAddr, file: &str, clients: u64, window: u64, first: Ipv4Addr) -> io::Result<()> {
     let start = Instant::now();
-    let transfers: Vec<_> = (0..clients)
-        .map(|_| tokio::spawn(fetch(server, file.to_owned(), window)))
+    let transfers: Vec<_> = (first.to_bits()..)
+        .zip(0..clients)
+        .map(|(address, _)| tokio::spawn(fetch(server, file.to_owned(), window, Ipv4Addr::from_bits(address))))
         .collect();
     let mut bytes = 0;
     for transfer in transfers {
@@ -38,15 +42,15 @@ async fn tftp(server: SocketAddr, file: &str, clients: u64, window: u64) -> io::
     }
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "{clients} clients, window {window}: {seconds:.2} s, {:.1} MiB/s",
+        "bytes={bytes} seconds={seconds:.2} rate={:.1}",
         bytes as f64 / 1_048_576.0 / seconds
     );
     Ok(())
 }
 
 /// One file, with blocks of 1468 bytes; what is lost is asked for again after a second.
-async fn fetch(server: SocketAddr, file: String, window: u64) -> io::Result<u64> {
-    let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await?;
+async fn fetch(server: SocketAddr, file: String, window: u64, address: Ipv4Addr) -> io::Result<u64> {
+    let socket = tokio::net::UdpSocket::bind((address, 0)).await?;
     let mut request = format!("\0\u{1}{file}\0octet\0blksize\x001468\0");
     if window > 1 {
         request.push_str(&format!("windowsize\0{window}\0"));
@@ -137,7 +141,12 @@ fn dhcp(interface: &str, rate: u64, seconds: u64) -> io::Result<()> {
     let answers = listening.join().map_err(|_| io::Error::other("the listener panicked"))?;
     let mut delays: Vec<f64> = sent
         .iter()
-        .filter_map(|(id, at)| Some(answers.get(id)?.saturating_duration_since(*at).as_secs_f64() * 1000.0))
+        .map(|(id, at)| {
+            let answered = answers.get(id);
+            answered.map_or(f64::INFINITY, |answered| {
+                answered.saturating_duration_since(*at).as_secs_f64() * 1000.0
+            })
+        })
         .collect();
     delays.sort_by(f64::total_cmp);
     let of = |share: f64| {
@@ -147,9 +156,9 @@ fn dhcp(interface: &str, rate: u64, seconds: u64) -> io::Result<()> {
             .unwrap_or(f64::NAN)
     };
     println!(
-        "{} of {} answered, p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
-        delays.len(),
+        "sent={} answered={} p50={:.2} p99={:.2} most={:.2}",
         sent.len(),
+        answers.len(),
         of(0.5),
         of(0.99),
         of(0.9999)

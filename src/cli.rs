@@ -238,6 +238,10 @@ mod tests {
     use super::*;
     use crate::boot::policy::{BootPolicy, UnknownHosts};
 
+    /// 131 bytes.
+    const LONG: &str = "http://boot.example.com/0123456789abcdef01234567890abcdef01/0123456789abcdef01234567890abcdef01/\
+        0123456789abcdef01234567890abcdef01";
+
     fn read(arguments: &[&str]) -> Result<ServerArgs, String> {
         let arguments = ["ipxe-bridge", "server"].iter().chain(arguments).map(OsString::from);
         match Cli::read(arguments, |_| None).map_err(|error| error.to_string())?.command {
@@ -316,6 +320,10 @@ mod tests {
                 "--port and --metrics-port cannot be the same port",
             ),
             (&["--manifests", "/nonexistent"], "--manifests: /nonexistent is not a folder"),
+            (
+                &["--netboot", "eth1", "--uri", LONG],
+                "--uri: with 131 bytes its script does not fit into a DHCP packet, which holds 117",
+            ),
         ] {
             let error = read(arguments).expect_err("wrong");
             assert!(error.contains(message), "{arguments:?}: {error}");

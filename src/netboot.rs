@@ -29,7 +29,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Answer;
@@ -175,12 +175,19 @@ async fn answer_on(name: String, wire: Option<Wire>, state: Arc<State>, end: Can
             was_refused = false;
             let interface = wire.interface.clone();
             let while_same = end.child_token();
-            let tasks = start(wire, &state, &while_same);
+            let mut tasks = start(wire, &state, &while_same);
             state.answering.fetch_add(1, Ordering::Relaxed);
-            changed(&interface, &end).await;
+            let is_broken = tokio::select! {
+                () = changed(&interface, &end) => false,
+                Some(ended) = tasks.join_next() => broke_off(&name, ended, &end),
+            };
             while_same.cancel();
-            tasks.join_all().await;
+            while tasks.join_next().await.is_some() {}
             state.answering.fetch_sub(1, Ordering::Relaxed);
+            if is_broken {
+                // What breaks off at once again must not burn a core.
+                end.run_until_cancelled(tokio::time::sleep(LOOK)).await;
+            }
         }
         match Interface::find(&name) {
             Ok(Found::Usable(interface)) if !end.is_cancelled() => match Wire::open(interface, &state.settings) {
@@ -199,6 +206,16 @@ async fn answer_on(name: String, wire: Option<Wire>, state: Arc<State>, end: Can
         }
         end.run_until_cancelled(tokio::time::sleep(LOOK)).await;
     }
+}
+
+/// Nothing that answers ends by itself: a port would be silent, and everything else look well.
+fn broke_off(name: &str, ended: Result<(), JoinError>, end: &CancellationToken) -> bool {
+    let is_broken = !end.is_cancelled();
+    if is_broken {
+        let why = ended.map_or_else(|error| error.to_string(), |()| "it ended".to_owned());
+        tracing::error!("what answers on {name} broke off: {why}; it is started again");
+    }
+    is_broken
 }
 
 /// Waits until an interface is not any more as it was.

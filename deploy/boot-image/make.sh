@@ -18,14 +18,19 @@ bridge=${bridge%/}
 out=${OUT:-target/boot-image}
 programs=${PROGRAMS:-/usr/lib/ipxe}
 
+packages="apt-get install xorriso mtools isolinux pxelinux syslinux-common ipxe"
 need() {
   local missing=() program
   for program in "$@"; do command -v "$program" >/dev/null || missing+=("$program"); done
-  [ ${#missing[@]} = 0 ] || die "${missing[*]} is missing: apt-get install xorriso mtools isolinux pxelinux syslinux-common ipxe"
+  [ ${#missing[@]} = 0 ] || die "${missing[*]} is missing: $packages"
 }
 # The first of these files that exists.
 first() { local file; for file in "$@"; do [ ! -f "$file" ] || { echo "$file"; return; }; done; }
-syslinux() { first "/usr/lib/$1" "/usr/lib/syslinux/$1" "/usr/share/syslinux/${1##*/}" || true; }
+syslinux() {
+  local file; file=$(first "/usr/lib/$1" "/usr/lib/syslinux/$1" "/usr/share/syslinux/${1##*/}")
+  [ -n "$file" ] || die "${1##*/} of SYSLINUX is missing: $packages"
+  echo "$file"
+}
 
 embedded() {
   local source=$IPXE_SRC/src
@@ -34,10 +39,17 @@ embedded() {
   [ -z "${TRUST:-}" ] || certificate=(TRUST="$(realpath "$TRUST")" CERT="$(realpath "$TRUST")")
   local script; script=$(realpath "$out/boot.ipxe")
   mkdir -p "$out/embedded"
+  # Off in BIOS programs, and in versions before 2.0 in all.
+  local settings=$source/config/local/general.h
+  if [[ $bridge == https:* ]] && ! grep -qs 'define[[:space:]]*DOWNLOAD_PROTO_HTTPS' "$settings"; then
+    say "switching HTTPS on in $settings"
+    mkdir -p "${settings%/*}"
+    echo '#define DOWNLOAD_PROTO_HTTPS' >> "$settings"
+  fi
   say "compiling iPXE with the script inside ..."
   local targets=(bin/undionly.kpxe bin/ipxe.lkrn bin-x86_64-efi/snponly.efi bin-x86_64-efi/ipxe.efi)
   make -C "$source" -j"$(nproc)" "${targets[@]}" EMBED="$script" "${certificate[@]}"
-  (cd "$source" && cp "${targets[@]}" "$OLDPWD/$out/embedded/")
+  cp "${targets[@]/#/$source/}" "$out/embedded/"
   cross=aarch64-linux-gnu-
   if command -v ${cross}gcc >/dev/null; then
     make -C "$source" -j"$(nproc)" CROSS_COMPILE=$cross bin-arm64-efi/snponly.efi EMBED="$script" "${certificate[@]}"
@@ -64,6 +76,11 @@ uefi() {
 }
 
 need xorriso mformat mcopy mmd
+isolinux=$(syslinux ISOLINUX/isolinux.bin)
+isohdpfx=$(syslinux ISOLINUX/isohdpfx.bin)
+pxelinux=$(syslinux PXELINUX/pxelinux.0)
+ldlinux=$(syslinux syslinux/modules/bios/ldlinux.c32)
+[[ $bridge != https:* ]] || say "warning: packaged iPXE trusts no issuer of your own, and BIOS programs mostly lack HTTPS; IPXE_SRC and TRUST make ones that do" >&2
 mkdir -p "$out"
 sed "s|@BRIDGE@|$bridge|g" "$here/../../src/netboot/handover.ipxe" > "$out/boot.ipxe"
 
@@ -72,12 +89,14 @@ lkrn=${LKRN:-$(first "$programs/ipxe.lkrn")}
 x64=$(uefi x86_64 "$programs/ipxe.efi" "$programs/ipxe-amd64.efi" "$programs/ipxe-x86_64.efi" "$programs/x86_64/ipxe.efi")
 arm64=$(uefi arm64 "$programs/ipxe-arm64.efi" "$programs/arm64-efi/ipxe.efi" "$programs/arm64/ipxe.efi")
 x64_network=$(uefi "x86_64 by TFTP" "$programs/snponly.efi" "$programs/ipxe-snponly-x86_64.efi" "$programs/x86_64/snponly.efi" "$programs/ipxe.efi")
+# Of the same package as the image's.
+arm64_network=${arm64:+$(first "$programs/arm64-efi/snponly.efi" "$programs/arm64/snponly.efi" "$arm64")}
 
 say "the image for a CD or a USB stick ..."
 image=$(mktemp -d)
 trap 'rm -rf "$image"' EXIT
 mkdir -p "$image/isolinux"
-cp "$(syslinux ISOLINUX/isolinux.bin)" "$(syslinux syslinux/modules/bios/ldlinux.c32)" "$image/isolinux/"
+cp "$isolinux" "$ldlinux" "$image/isolinux/"
 cp "$lkrn" "$image/isolinux/ipxe.lkrn"
 cp "$out/boot.ipxe" "$image/isolinux/boot.ipxe"
 cat > "$image/isolinux/isolinux.cfg" <<'CFG'
@@ -97,19 +116,18 @@ if [ -n "$x64$arm64" ]; then
   for place in ::/autoexec.ipxe ::/EFI/BOOT/autoexec.ipxe; do mcopy -i "$image/efi.img" "$out/boot.ipxe" "$place"; done
   uefi_part=(-eltorito-alt-boot -e efi.img -no-emul-boot -isohybrid-gpt-basdat)
 fi
-xorriso -as mkisofs -quiet -o "$out/ipxe-bridge.iso" -V IPXE_BRIDGE -isohybrid-mbr "$(syslinux ISOLINUX/isohdpfx.bin)" \
+xorriso -as mkisofs -quiet -o "$out/ipxe-bridge.iso" -V IPXE_BRIDGE -isohybrid-mbr "$isohdpfx" \
   -c isolinux/boot.cat -b isolinux/isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table "${uefi_part[@]}" "$image"
 
 say "the folder for a TFTP server ..."
 rm -rf "$out/tftp"
 mkdir -p "$out/tftp/pxelinux.cfg"
-cp "$(syslinux PXELINUX/pxelinux.0)" "$(syslinux syslinux/modules/bios/ldlinux.c32)" "$out/tftp/"
+cp "$pxelinux" "$ldlinux" "$out/tftp/"
 cp "$lkrn" "$out/tftp/ipxe.lkrn"
 cp "$out/boot.ipxe" "$out/tftp/boot.ipxe"
 sed 's/KERNEL /KERNEL \//; s/INITRD /INITRD \//' "$image/isolinux/isolinux.cfg" > "$out/tftp/pxelinux.cfg/default"
-if [ -n "$x64_network" ]; then
-  cp "$x64_network" "$out/tftp/snponly.efi"
-  cp "$out/boot.ipxe" "$out/tftp/autoexec.ipxe"
-fi
+[ -z "$x64_network" ] || cp "$x64_network" "$out/tftp/snponly.efi"
+[ -z "$arm64_network" ] || cp "$arm64_network" "$out/tftp/ipxe-arm64.efi"
+[ -z "$x64_network$arm64_network" ] || cp "$out/boot.ipxe" "$out/tftp/autoexec.ipxe"
 [ -z "${IPXE_SRC:-}" ] || embedded
-say "done: $out/ipxe-bridge.iso (BIOS${x64:+, UEFI x86_64}${arm64:+, UEFI arm64}), $out/tftp (BIOS: pxelinux.0${x64_network:+, UEFI x86_64: snponly.efi})"
+say "done: $out/ipxe-bridge.iso (BIOS${x64:+, UEFI x86_64}${arm64:+, UEFI arm64}), $out/tftp (BIOS: pxelinux.0${x64_network:+, UEFI x86_64: snponly.efi}${arm64_network:+, UEFI arm64: ipxe-arm64.efi})"

@@ -29,7 +29,7 @@ pub struct NetbootArgs {
     /// Address at which this program asks the bridge for its machines, where it is another [default: that of --bridge]
     #[arg(long, env = "IPXE_BRIDGE_BRIDGE_QUERY", value_name = "URL")]
     pub bridge_query: Option<PublicUrl>,
-    /// Certificates (PEM) to trust for the bridge beside the system's own; may be repeated
+    /// Certificates (PEM) to trust for the bridge beside the system's own: a file, or a folder of them; may be repeated
     #[arg(long, env = "IPXE_BRIDGE_BRIDGE_CA", value_delimiter = ',', value_name = "FILE")]
     pub bridge_ca: Vec<PathBuf>,
     /// Folder of boot programs, as iPXE's release archive or a distribution's package has them; changes are followed [default:
@@ -63,7 +63,7 @@ pub struct NetbootArgs {
     /// What firmware calls itself that is PXE under another name than PXEClient; may be repeated
     #[arg(long, env = "IPXE_BRIDGE_PXE_VENDOR", value_delimiter = ',', value_name = "PREFIX")]
     pub pxe_vendor: Vec<String>,
-    /// TFTP transfers at once; further requests are not heard until one ends
+    /// TFTP transfers at once; when all are taken one that has acknowledged nothing gives way, otherwise a request is not heard
     #[arg(long, env = "IPXE_BRIDGE_MAX_TRANSFERS", default_value_t = Self::MAX_TRANSFERS, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_transfers: u32,
     /// Address of the probes and metrics
@@ -121,6 +121,16 @@ pub enum Quirk {
     NativeDrivers,
 }
 
+/// Whether a bridge's address fits into an answer of DHCP.
+pub(super) fn fits_a_packet(flag: &str, bridge: &PublicUrl) -> Result<(), String> {
+    match bridge.to_string().len() {
+        length if length > MAX_BRIDGE => Err(format!(
+            "{flag}: with {length} bytes its script does not fit into a DHCP packet, which holds {MAX_BRIDGE}"
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl NetbootArgs {
     /// The port of boot programs over HTTP, unless another is named.
     pub const PROGRAMS_PORT: u16 = 9879;
@@ -135,12 +145,7 @@ impl NetbootArgs {
         if let Some(folder) = folder {
             return Err(format!("--boot-programs: {} is not a folder", folder.display()));
         }
-        let length = self.bridge.to_string().len();
-        if length > MAX_BRIDGE {
-            return Err(format!(
-                "--bridge: with {length} bytes its script does not fit into a DHCP packet, which holds {MAX_BRIDGE}"
-            ));
-        }
+        fits_a_packet("--bridge", &self.bridge)?;
         if let Some(name) = self
             .interface
             .iter()

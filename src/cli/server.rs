@@ -15,6 +15,7 @@ use crate::boot::name::{ObjectName, is_dns_name};
 use crate::boot::policy::{BootPolicy, UnknownHosts};
 use crate::boot::precedence::EqualOverrides;
 
+use super::netboot::fits_a_packet;
 use super::value::{bytes, duration, host_and_port, moved_host, object_name, word};
 
 /// Settings of the server.
@@ -207,6 +208,9 @@ impl ServerArgs {
         }
         if !self.netboot.is_empty() && self.tls_cert.is_some() && self.tls_port.is_none() {
             return Err("--netboot: iPXE needs plain HTTP, and --port speaks TLS: give --tls-port as well".to_owned());
+        }
+        if let Some(uri) = self.uri.as_ref().filter(|_| !self.netboot.is_empty()) {
+            fits_a_packet("--uri", uri)?;
         }
         if self.loop_timing < Duration::from_secs(1) {
             return Err("--loop-timing: expected at least one second".to_owned());

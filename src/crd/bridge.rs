@@ -19,7 +19,7 @@ pub use exposure::{
     CertManager, Ingress, IngressTls, InsecurePolicy, IssuerKind, IssuerRef, Route, RouteTermination, Service, ServiceServing,
     ServiceType, Tls, TrafficPolicy,
 };
-pub use netboot::{BootPrograms, InterfaceName, Netboot, NetbootAnswer, NetbootProxyDhcp};
+pub use netboot::{BootPrograms, InterfaceName, Ipv4Network, Netboot, NetbootAnswer, NetbootProxyDhcp, NetbootQuirk, NetbootTftp};
 pub use pods::{DisruptionBudget, EnvVar, Monitor, NetworkPolicy, PullPolicy, SecretRef, Telemetry};
 pub use reading::{
     Access, CaBundle, EnvironmentRef, Environments, EqualOverrides, HostConfig, HostOverride, LogLevel, NamespaceName, Upstream,

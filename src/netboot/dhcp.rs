@@ -54,7 +54,7 @@ pub async fn serve(
         let packet = &buffer[..length];
         let address = own.unwrap_or_else(|| interface.address_for(giaddr(packet)));
         let now = ways::now();
-        let outcome = decide(packet, port, from, address, now, state);
+        let outcome = decide(packet, port, from, address, interface, now, state);
         let sent = match &outcome.answer {
             Ok(reply) if !state.settings.dry_run => socket.send_to(&reply.bytes, SocketAddr::V4(reply.to)).await,
             _ => Ok(0),
@@ -68,11 +68,20 @@ pub async fn serve(
     }
 }
 
-fn decide(packet: &[u8], port: u16, from: SocketAddrV4, address: Ipv4Addr, now: i64, state: &State) -> Outcome {
+fn decide(
+    packet: &[u8],
+    port: u16,
+    from: SocketAddrV4,
+    address: Ipv4Addr,
+    interface: &Interface,
+    now: i64,
+    state: &State,
+) -> Outcome {
     let settings = &state.settings;
     let programs = state.programs.load();
     let site = Site {
         address,
+        networks: &interface.addresses,
         script: &script(packet, address, now, state),
         programs: &programs,
         tftp: settings.tftp != crate::cli::Tftp::Off,

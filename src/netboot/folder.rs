@@ -11,8 +11,8 @@ use super::programs::Programs;
 
 /// Boot programs have 70 KiB to 2 MiB; an image of a CD with all of them has some more.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
-/// All files together.
-const MAX_TOTAL: u64 = 256 * 1024 * 1024;
+/// All files together. While a changed folder is read the one before is in memory as well.
+const MAX_TOTAL: u64 = 128 * 1024 * 1024;
 /// Folders in folders: iPXE's release and PXELINUX have one level.
 const MAX_DEPTH: usize = 3;
 /// Where distributions have their package of iPXE: Debian, Fedora.

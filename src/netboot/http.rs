@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,6 +28,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that takes no byte for this long is gone.
 const STALL: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 1024;
+/// A file is handed to the connection in pieces of this size: what was not taken was not sent.
+const PIECE: usize = 64 * 1024;
 /// The folder of boot programs in a URL.
 const PROGRAMS: &str = "/boot-programs/";
 
@@ -82,7 +85,50 @@ pub async fn serve(listener: TcpListener, pages: Pages, state: Arc<State>, end: 
     }
 }
 
-fn answer(request: &Request<Incoming>, client: IpAddr, pages: Pages, state: &State) -> Response<Full<Bytes>> {
+/// Bytes from memory, and whoever is to be told how many of them went out.
+struct Body {
+    rest: Bytes,
+    length: usize,
+    then: Option<Box<dyn FnOnce(usize) + Send>>,
+}
+
+impl Body {
+    fn of(bytes: Bytes) -> Self {
+        Self {
+            length: bytes.len(),
+            rest: bytes,
+            then: None,
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let size = self.rest.len().min(PIECE);
+        Poll::Ready((size > 0).then(|| Ok(Frame::data(self.rest.split_to(size)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(then) = self.then.take() {
+            then(self.length - self.rest.len());
+        }
+    }
+}
+
+fn answer(request: &Request<Incoming>, client: IpAddr, pages: Pages, state: &Arc<State>) -> Response<Body> {
     let path = request.uri().path();
     let is_head = request.method() == Method::HEAD;
     if !is_head && request.method() != Method::GET {
@@ -102,7 +148,7 @@ fn answer(request: &Request<Incoming>, client: IpAddr, pages: Pages, state: &Sta
     }
 }
 
-fn program(path: &str, is_head: bool, client: IpAddr, address: Ipv4Addr, state: &State) -> Response<Full<Bytes>> {
+fn program(path: &str, is_head: bool, client: IpAddr, address: Ipv4Addr, state: &Arc<State>) -> Response<Body> {
     if !state.settings.is_client(client) {
         state.metrics.download(None, "not-allowed", 0);
         return text(StatusCode::FORBIDDEN, "this address may not fetch boot programs\n");
@@ -114,36 +160,41 @@ fn program(path: &str, is_head: bool, client: IpAddr, address: Ipv4Addr, state: 
         return text(StatusCode::NOT_FOUND, "no such file\n");
     };
     let length = bytes.len();
-    state.metrics.download(
-        platform,
-        if is_head { "size-only" } else { "sent" },
-        if is_head { 0 } else { length as u64 },
-    );
-    if !is_head {
-        if platform.is_some() {
-            state.ways.fetched(Fetch {
-                client,
-                by: Protocol::Http,
-                asked: now(),
-                took: None,
-                bytes: length as u64,
-            });
-        }
-        tracing::info!(%client, file = name, size = length, "HTTP: sent");
+    let mut body = Body::of(if is_head { Bytes::new() } else { bytes });
+    if is_head {
+        state.metrics.download(platform, "size-only", 0);
+    } else {
+        let (state, name, asked) = (state.clone(), name.to_owned(), now());
+        body.then = Some(Box::new(move |sent| {
+            let is_whole = sent == length;
+            let outcome = if is_whole { "sent" } else { "aborted" };
+            state.metrics.download(platform, outcome, sent as u64);
+            // Only programs: the script beside them is no step of its own.
+            if platform.is_some() && is_whole {
+                state.ways.fetched(Fetch {
+                    client,
+                    by: Protocol::Http,
+                    asked,
+                    took: u32::try_from(now() - asked).ok(),
+                    bytes: length as u64,
+                });
+            }
+            tracing::info!(%client, file = name, sent, size = length, "HTTP: {outcome}");
+        }));
     }
     let kind = if name.ends_with(".efi") {
         "application/efi"
     } else {
         "application/octet-stream"
     };
-    let mut response = Response::new(Full::new(if is_head { Bytes::new() } else { bytes }));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, length.into());
     response
 }
 
-fn metrics(state: &State) -> Response<Full<Bytes>> {
+fn metrics(state: &State) -> Response<Body> {
     let mut page = String::new();
     if let Err(error) = encode(&mut page, &state.registry()) {
         tracing::error!(%error, "the metrics cannot be written");
@@ -155,8 +206,8 @@ fn metrics(state: &State) -> Response<Full<Bytes>> {
     response
 }
 
-fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+fn text(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::of(Bytes::copy_from_slice(text.as_bytes())));
     *response.status_mut() = status;
     response
 }

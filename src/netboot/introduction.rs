@@ -43,8 +43,17 @@ pub fn introduce(state: &State, wires: &[Wire]) {
         }
     }
     introduce_programs(&state.programs.load(), settings);
+    let here = wires
+        .first()
+        .and_then(|wire| wire.interface.addresses.first())
+        .map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
+    let script = settings.script(here);
+    if settings.proxy_dhcp == ProxyDhcp::Off {
+        tracing::info!("no DHCP packet is answered: the site's own server has to name the programs, and {script} to iPXE");
+        return;
+    }
     let dry_run = if settings.dry_run {
-        "; dry run: no answer is sent to any machine"
+        "; dry run: no DHCP packet is answered, only logged"
     } else {
         ""
     };
@@ -55,19 +64,19 @@ pub fn introduce(state: &State, wires: &[Wire]) {
         ),
         Answer::All => tracing::warn!("every machine that boots from the network is answered, known or not{dry_run}"),
     }
-    let here = wires
-        .first()
-        .and_then(|wire| wire.interface.addresses.first())
-        .map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
-    tracing::info!("iPXE is sent to {}", settings.script(here));
+    tracing::info!("iPXE is sent to {script}");
 }
 
 /// Says which machines there are programs for.
 pub fn introduce_programs(programs: &Programs, settings: &Settings) {
     let folder = settings.folder.display();
+    let shims = programs
+        .incomplete()
+        .map(|(shim, loader)| format!("; {shim} starts nothing without {loader}"));
+    let shims: String = shims.collect();
     if programs.is_empty() {
         tracing::warn!(
-            "no boot program in {folder}: only iPXE is answered; Debian's package ipxe, Fedora's ipxe-bootimgs-x86 or iPXE's release archive has them"
+            "no boot program in {folder}: only iPXE is answered; Debian's package ipxe, Fedora's ipxe-bootimgs-x86 or iPXE's release archive has them{shims}"
         );
         return;
     }
@@ -76,5 +85,5 @@ pub fn introduce_programs(programs: &Programs, settings: &Settings) {
         true => String::new(),
         false => format!("; none for {}", missing.join(", ")),
     };
-    tracing::info!("boot programs in {folder}: {programs}{missing}");
+    tracing::info!("boot programs in {folder}: {programs}{missing}{shims}");
 }

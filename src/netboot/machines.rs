@@ -106,6 +106,20 @@ impl Machines {
     }
 }
 
+/// These files, and those of these folders, which may be empty: a Secret without an issuer, mounted.
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| format!("--bridge-ca: {} cannot be listed", path.display()))?;
+        files.extend(entries.flatten().map(|entry| entry.path()).filter(|file| file.is_file()));
+    }
+    Ok(files)
+}
+
 /// Where the bridge is asked.
 #[derive(Debug)]
 pub struct Bridge {
@@ -117,8 +131,8 @@ impl Bridge {
     /// A client for the bridge at an address.
     pub fn new(address: &str, certificates: &[PathBuf]) -> anyhow::Result<Self> {
         let mut trusted = Vec::new();
-        for file in certificates {
-            let text = std::fs::read(file).with_context(|| format!("--bridge-ca: {} cannot be read", file.display()))?;
+        for file in files(certificates)? {
+            let text = std::fs::read(&file).with_context(|| format!("--bridge-ca: {} cannot be read", file.display()))?;
             let bundle = reqwest::Certificate::from_pem_bundle(&text);
             trusted.extend(bundle.with_context(|| format!("--bridge-ca: {} holds no certificates", file.display()))?);
         }
@@ -144,5 +158,24 @@ impl Bridge {
         let answer: KnownMachines = serde_json::from_slice(&body).context("its answer is not that of an ipxe-bridge")?;
         // One that this version cannot read would be no reason to forget all others.
         Ok(answer.mac_addresses.iter().filter_map(|mac| mac.parse().ok()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_certificates_may_be_empty_and_a_file_must_be_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_owned();
+        assert!(files(std::slice::from_ref(&path)).expect("listed").is_empty());
+        std::fs::write(path.join("ca.crt"), "").expect("written");
+        // As the kubelet mounts a Secret.
+        std::fs::create_dir(path.join("..data")).expect("made");
+        let both = [path.clone(), path.join("other.pem")];
+        assert_eq!(files(&both).expect("listed"), [path.join("ca.crt"), path.join("other.pem")]);
+        let error = Bridge::new("https://192.0.2.1", &[path.join("other.pem")]).expect_err("absent");
+        assert!(error.to_string().contains("other.pem cannot be read"), "{error}");
     }
 }

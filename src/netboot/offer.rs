@@ -39,6 +39,8 @@ const BOOT_AT_ONCE: [u8; 4] = [6, 1, 8, 255];
 pub struct Site<'a> {
     /// Our address on the wire the packet came from.
     pub address: Ipv4Addr,
+    /// Our addresses on that wire, each with its network.
+    pub networks: &'a [Ipv4Net],
     /// The script for iPXE.
     pub script: &'a str,
     /// The boot programs.
@@ -79,7 +81,7 @@ pub enum Silence {
     /// Offers are for DISCOVER on port 67, acknowledgements for REQUEST on port 4011.
     #[error("message type {0} is not answered on port {1}")]
     OtherMessage(u8, u16),
-    /// The relay is not one of ours, or its address cannot be one.
+    /// The relay is not one of ours, or its address cannot be one: a group's, a whole network's, our own.
     #[error("relay {0} is not answered")]
     Relay(Ipv4Addr),
     /// There is nowhere to send an answer to.
@@ -103,9 +105,15 @@ pub enum Silence {
     /// iPXE that cannot fetch the script.
     #[error("its iPXE was built without HTTP and cannot fetch the script")]
     IpxeWithoutHttp,
+    /// The same where the bridge's address is one of HTTPS.
+    #[error("its iPXE was built without HTTPS and cannot fetch the script")]
+    IpxeWithoutHttps,
     /// The name is longer than the packet can hold.
     #[error("{0:?} is longer than 127 bytes")]
     LongName(String),
+    /// The answer cannot be written.
+    #[error("the answer cannot be written: {0}")]
+    NotWritten(String),
 }
 
 /// What a machine is told to fetch.
@@ -195,7 +203,7 @@ fn reply(
     if !is_expected {
         return Err(Silence::OtherMessage(request.message_type, port));
     }
-    let to = way_back(request, port, from, site.relays)?;
+    let to = way_back(request, port, from, site)?;
     match known(request.mac) {
         Known::Yes => {}
         Known::No => return Err(Silence::UnknownMachine),
@@ -205,7 +213,7 @@ fn reply(
     if boot_file.name().len() > MAX_FILE {
         return Err(Silence::LongName(boot_file.name().to_owned()));
     }
-    let bytes = encode(request, port, client, &boot_file, site);
+    let bytes = encode(request, port, client, &boot_file, site)?;
     Ok(Reply { bytes, to, boot_file })
 }
 
@@ -223,7 +231,7 @@ fn client<'a>(request: &Request, vendors: &'a [String]) -> Option<Client<'a>> {
     }
 }
 
-fn way_back(request: &Request, port: u16, from: SocketAddrV4, relays: &[Ipv4Net]) -> Result<SocketAddrV4, Silence> {
+fn way_back(request: &Request, port: u16, from: SocketAddrV4, site: &Site<'_>) -> Result<SocketAddrV4, Silence> {
     let relay = request.giaddr;
     if port == BOOT_PORT {
         // Firmware asks from port 4011 or 68 and listens there. A relay does not touch what is sent to one address.
@@ -235,7 +243,12 @@ fn way_back(request: &Request, port: u16, from: SocketAddrV4, relays: &[Ipv4Net]
     if relay.is_unspecified() {
         return Ok(SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT));
     }
-    match is_host(relay) && (relays.is_empty() || relays.iter().any(|network| network.contains(&relay))) {
+    let is_ours = site.relays.is_empty() || site.relays.iter().any(|network| network.contains(&relay));
+    let is_neighbour = |network: &Ipv4Net| {
+        let is_whole = network.prefix_len() < 31 && (relay == network.network() || relay == network.broadcast());
+        !is_whole && relay != network.addr()
+    };
+    match is_host(relay) && is_ours && site.networks.iter().all(is_neighbour) {
         true => Ok(SocketAddrV4::new(relay, SERVER_PORT)),
         false => Err(Silence::Relay(relay)),
     }
@@ -250,9 +263,10 @@ fn is_host(address: Ipv4Addr) -> bool {
 fn boot_file(request: &Request, client: Client<'_>, site: &Site<'_>) -> Result<BootFile, Silence> {
     // Never a program for iPXE: it would load itself for ever.
     if let Some(ipxe) = request.ipxe {
-        return match ipxe.lacks_http {
-            true => Err(Silence::IpxeWithoutHttp),
-            false => Ok(BootFile::Script(site.script.to_owned())),
+        return match site.script.starts_with("https:") {
+            true if ipxe.lacks_https => Err(Silence::IpxeWithoutHttps),
+            false if ipxe.lacks_http => Err(Silence::IpxeWithoutHttp),
+            _ => Ok(BootFile::Script(site.script.to_owned())),
         };
     }
     let platform =
@@ -281,7 +295,7 @@ fn listed(codes: &[u16]) -> String {
     if text.is_empty() { "missing".to_owned() } else { text }
 }
 
-fn encode(request: &Request, port: u16, client: Client<'_>, boot_file: &BootFile, site: &Site<'_>) -> Vec<u8> {
+fn encode(request: &Request, port: u16, client: Client<'_>, boot_file: &BootFile, site: &Site<'_>) -> Result<Vec<u8>, Silence> {
     let nobody = Ipv4Addr::UNSPECIFIED;
     // Whoever asks on port 4011 has an address of its own already.
     let ciaddr = if port == BOOT_PORT { request.ciaddr } else { nobody };
@@ -324,7 +338,7 @@ fn encode(request: &Request, port: u16, client: Client<'_>, boot_file: &BootFile
     if at_once && matches!(client, Client::Pxe(_)) {
         options.insert(DhcpOption::VendorExtensions(BOOT_AT_ONCE.to_vec()));
     }
-    let mut bytes = message.to_vec().unwrap_or_default();
+    let mut bytes = message.to_vec().map_err(|error| Silence::NotWritten(error.to_string()))?;
     // The relay's option comes last, before the end (RFC 3046 section 2.2); the encoder sorts by number.
     if let Some(relay) = &request.relay {
         if bytes.last() == Some(&255) {
@@ -335,7 +349,7 @@ fn encode(request: &Request, port: u16, client: Client<'_>, boot_file: &BootFile
         bytes.push(255);
     }
     bytes.resize(bytes.len().max(MIN_PACKET), 0);
-    bytes
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -37,8 +37,9 @@ const READ: [u8; 8] = [
     code::MACHINE_ID,
     code::IPXE,
 ];
-/// The feature of iPXE that says it can fetch by HTTP (`ipxe:src/include/ipxe/features.h`).
+/// The features of iPXE that say it can fetch by HTTP and by HTTPS (`ipxe:src/include/ipxe/features.h`).
 const IPXE_HTTP: u8 = 0x13;
+const IPXE_HTTPS: u8 = 0x14;
 /// Features are written from this sub-option on; smaller ones are settings.
 const IPXE_FEATURES: std::ops::RangeInclusive<u8> = 0x10..=0x4f;
 
@@ -74,6 +75,8 @@ pub struct Request {
 pub struct Ipxe {
     /// It listed its features, and HTTP is not one of them.
     pub lacks_http: bool,
+    /// The same of HTTPS.
+    pub lacks_https: bool,
 }
 
 /// Why bytes are not the request of a machine.
@@ -215,8 +218,10 @@ fn ipxe(user_class: Option<&[u8]>, own: Option<&[u8]>) -> Option<Ipxe> {
                 .collect()
         })
         .unwrap_or_default();
+    let lacks = |feature| !features.is_empty() && !features.contains(&feature);
     (names_ipxe || own.is_some()).then(|| Ipxe {
-        lacks_http: !features.is_empty() && !features.contains(&IPXE_HTTP),
+        lacks_http: lacks(IPXE_HTTP),
+        lacks_https: lacks(IPXE_HTTPS),
     })
 }
 
@@ -253,22 +258,24 @@ mod tests {
     #[test]
     fn ipxe_is_told_in_every_form() {
         let with_http = [0x13, 1, 1, 0x24, 1, 1, 0xeb, 3, 1, 21, 1];
+        let with_both = [0x13, 1, 1, 0x14, 1, 1];
         for (user_class, own, expected) in [
-            (Some(&b"iPXE"[..]), None, Some(false)),
-            (Some(b"\x04iPXE"), None, Some(false)),
-            (Some(b"\x03abc\x04iPXE"), None, Some(false)),
-            (None, Some(&with_http[..]), Some(false)),
-            (Some(b"iPXE"), Some(&with_http), Some(false)),
-            (Some(b"iPXE"), Some(&[0x24, 1, 1]), Some(true)),
-            (None, Some(&[]), Some(false)),
-            (None, Some(&[0xb1, 1, 1]), Some(false)),
+            (Some(&b"iPXE"[..]), None, Some((false, false))),
+            (Some(b"\x04iPXE"), None, Some((false, false))),
+            (Some(b"\x03abc\x04iPXE"), None, Some((false, false))),
+            (None, Some(&with_http[..]), Some((false, true))),
+            (None, Some(&with_both), Some((false, false))),
+            (Some(b"iPXE"), Some(&with_http), Some((false, true))),
+            (Some(b"iPXE"), Some(&[0x24, 1, 1]), Some((true, true))),
+            (None, Some(&[]), Some((false, false))),
+            (None, Some(&[0xb1, 1, 1]), Some((false, false))),
             (Some(b"MSFT 5.0"), None, None),
             (Some(b"\xffiPXE"), None, None),
             (Some(b"gPXE"), None, None),
             (None, None, None),
         ] {
             assert_eq!(
-                ipxe(user_class, own).map(|ipxe| ipxe.lacks_http),
+                ipxe(user_class, own).map(|ipxe| (ipxe.lacks_http, ipxe.lacks_https)),
                 expected,
                 "{user_class:?} {own:?}"
             );

@@ -80,6 +80,15 @@ impl Programs {
             .into_iter()
             .filter(|platform| !self.best.contains_key(platform))
     }
+
+    /// Shims that start nothing, each with what it would load, which is not there.
+    pub fn incomplete(&self) -> impl Iterator<Item = (&str, String)> {
+        let shims = self.files.iter().filter(|(_, program)| program.platform.is_some());
+        shims.filter_map(|(name, program)| {
+            let loader = loader(name)?;
+            (!loads(program, &loader, &self.files)).then_some((name.as_str(), loader))
+        })
+    }
 }
 
 /// For people: `x86_64 x86_64-sb/snponly-shim.efi (signed), bios undionly.kpxe`.
@@ -121,19 +130,21 @@ fn rank(name: &str, program: &Program, native: bool, files: &BTreeMap<String, Pr
             .and_then(|place| u8::try_from(place).ok());
     }
     if base.contains("shim") {
-        // A shim takes its own name without `-shim` for what it loads, so that must lie beside it.
-        let loader = base.split_once("-shim").map(|(start, _)| format!("{start}.efi"))?;
-        let path = if folder.is_empty() {
-            loader
-        } else {
-            format!("{folder}/{loader}")
-        };
-        let loads = files.get(&path).is_some_and(|loader| loader.platform == program.platform);
-        return loads.then_some(by_drivers);
+        return loads(program, &loader(name)?, files).then_some(by_drivers);
     }
     let is_ipxe = base.contains("ipxe") || base.contains("snponly") || folder.contains("ipxe") || program.version.is_some();
     // Signed programs behind their shim first, then the others of that kind.
     is_ipxe.then_some(2 + 2 * by_drivers + u8::from(!program.is_signed))
+}
+
+/// What a shim loads, as a path: it takes its own name without `-shim`, so that must lie beside it.
+fn loader(name: &str) -> Option<String> {
+    let (start, rest) = name.rsplit_once("-shim")?;
+    (!rest.contains('/')).then(|| format!("{start}.efi"))
+}
+
+fn loads(shim: &Program, loader: &str, files: &BTreeMap<String, Program>) -> bool {
+    files.get(loader).is_some_and(|loader| loader.platform == shim.platform)
 }
 
 impl Program {
@@ -325,6 +336,7 @@ mod tests {
         ]);
         assert_eq!(release.best(Platform::X64, false), Some("x86_64-sb/snponly-shim.efi"));
         assert_eq!(release.best(Platform::X64, true), Some("x86_64-sb/ipxe-shim.efi"));
+        assert_eq!(release.incomplete().count(), 0);
         assert_eq!(release.best(Platform::Arm64, false), Some("arm64-sb/snponly-shim.efi"));
         assert_eq!(release.best(Platform::RiscV64, false), Some("riscv64/snponly.efi"));
         assert_eq!(release.best(Platform::Loong64, false), Some("loong64/ipxe.efi"));
@@ -341,6 +353,8 @@ mod tests {
             ("shimx64.efi", efi_program(0x8664, true, "")),
         ]);
         assert!(shim.is_empty());
+        let incomplete: Vec<_> = shim.incomplete().collect();
+        assert_eq!(incomplete, [("snponly-shim.efi", "snponly.efi".to_owned())]);
         assert!(shim.get("snponly-shim.efi").is_some(), "it is handed out all the same");
     }
 

@@ -29,12 +29,15 @@ use super::wire::transfer_socket;
 const MAX_PACKET: usize = 1024;
 /// Packets of one client that wait for its transfer.
 const QUEUE: usize = 32;
+/// Transfers of one address at once: a machine has one or two, behind NAT there are several machines.
+const OF_ONE_ADDRESS: usize = 16;
 
 /// Transfers on their way, by client.
 type Open = Arc<Mutex<HashMap<SocketAddr, Entry>>>;
 
 struct Entry {
     request: ReadRequest,
+    since: Instant,
     /// The client acknowledged something.
     proven: Arc<AtomicBool>,
     packets: mpsc::Sender<Bytes>,
@@ -189,7 +192,7 @@ fn enter(
         before.end.cancel();
         transfers.remove(&client);
     }
-    if transfers.len() >= state.settings.max_transfers {
+    if !make_room(&mut transfers, client, state.settings.max_transfers) {
         state.metrics.transfer(None, "busy", 0);
         tracing::debug!(%client, "TFTP: too many transfers at once");
         return None;
@@ -211,12 +214,32 @@ fn enter(
         client,
         Entry {
             request: request.clone(),
+            since: Instant::now(),
             proven: proven.clone(),
             packets,
             end: entry_end.clone(),
         },
     );
     Some((channel, entry_end, proven))
+}
+
+/// Whether there is a place for a client. Where there is none, whoever waits longest without having acknowledged anything gives way: a
+/// request can be sent in another's name, and then nobody will.
+fn make_room(transfers: &mut HashMap<SocketAddr, Entry>, client: SocketAddr, most: usize) -> bool {
+    let is_same = |other: &SocketAddr| other.ip() == client.ip();
+    let address_is_full = transfers.keys().filter(|other| is_same(other)).count() >= OF_ONE_ADDRESS;
+    if !address_is_full && transfers.len() < most {
+        return true;
+    }
+    let may_give_way = transfers.iter().filter(|(other, _)| !address_is_full || is_same(other));
+    let unproven = may_give_way.filter(|(_, entry)| !entry.proven.load(Ordering::Relaxed));
+    let Some(oldest) = unproven.min_by_key(|(_, entry)| entry.since).map(|(client, _)| *client) else {
+        return false;
+    };
+    if let Some(entry) = transfers.remove(&oldest) {
+        entry.end.cancel();
+    }
+    true
 }
 
 /// How packets of one transfer come and go.
@@ -320,4 +343,50 @@ fn lock(open: &Open) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Entry>> {
 fn shown(name: &str) -> String {
     let short: String = name.chars().take(80).collect();
     short.escape_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(since: Instant, proven: bool) -> Entry {
+        Entry {
+            request: ReadRequest::parse(b"\0\x01f\0octet\0").expect("valid"),
+            since,
+            proven: Arc::new(AtomicBool::new(proven)),
+            packets: mpsc::channel(1).0,
+            end: CancellationToken::new(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_that_never_acknowledged_gives_way_and_no_address_takes_all() {
+        let client = |host: u8, port: u16| SocketAddr::from(([192, 0, 2, host], port));
+        let start = Instant::now();
+        let mut transfers: HashMap<_, _> = [(1, true), (2, false), (3, false)]
+            .map(|(host, proven)| (client(host, 1000), entry(start + Duration::from_secs(host.into()), proven)))
+            .into();
+        let of_second = transfers[&client(2, 1000)].end.clone();
+        assert!(
+            make_room(&mut transfers, client(4, 1000), 4) && transfers.len() == 3,
+            "there is room"
+        );
+        assert!(make_room(&mut transfers, client(4, 1000), 3));
+        assert!(of_second.is_cancelled() && !transfers.contains_key(&client(2, 1000)));
+        assert!(make_room(&mut transfers, client(4, 1000), 2) && transfers.len() == 1);
+        assert!(
+            !make_room(&mut transfers, client(4, 1000), 1),
+            "who acknowledged keeps its place"
+        );
+
+        transfers.extend((1..=15).map(|port| (client(9, port), entry(start, true))));
+        transfers.insert(client(8, 1), entry(start, false));
+        assert!(make_room(&mut transfers, client(9, 1000), 99));
+        transfers.insert(client(9, 1000), entry(start, false));
+        assert!(make_room(&mut transfers, client(9, 1001), 99), "its own gives way");
+        assert!(!transfers.contains_key(&client(9, 1000)) && transfers.contains_key(&client(8, 1)));
+        transfers.insert(client(9, 1001), entry(start, true));
+        assert!(!make_room(&mut transfers, client(9, 1002), 99));
+        assert!(make_room(&mut transfers, client(7, 1), 99));
+    }
 }

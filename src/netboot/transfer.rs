@@ -26,6 +26,8 @@ const MAX_BLOCK: usize = 1468;
 const MAX_REQUEST: usize = 512;
 /// Most blocks on their way at once.
 const MAX_WINDOW: u64 = 16;
+/// The longest wait that a client may ask for, in seconds: with 255 a request in another's name would hold its place for 25 minutes.
+const MAX_TIMEOUT: u64 = 10;
 /// How often is sent what was never acknowledged: a request can be sent in another's name.
 const UNPROVEN_ATTEMPTS: u32 = 6;
 /// How often is sent what was not acknowledged, once anything was.
@@ -41,8 +43,6 @@ const LONGEST_FIRST_WAIT: Duration = Duration::from_secs(4);
 pub struct ReadRequest {
     /// The file, as it is called in the request.
     pub name: String,
-    /// Lines end as in Telnet, in place of bytes as they are.
-    pub netascii: bool,
     options: Vec<(Opt, u64)>,
 }
 
@@ -64,7 +64,7 @@ pub enum Refused {
     Malformed,
     /// A request to write.
     Write,
-    /// A mode other than octet and netascii.
+    /// A mode other than octet: netascii would change the bytes of a program, and costs a copy of it for whoever asks.
     Mode,
 }
 
@@ -113,11 +113,9 @@ impl ReadRequest {
         let mut texts = rest[..rest.len() - 1].split(|byte| *byte == 0).map(std::str::from_utf8);
         let mut next = || texts.next().transpose().map_err(|_| Refused::Malformed);
         let name = next()?.filter(|name| !name.is_empty()).ok_or(Refused::Malformed)?.to_owned();
-        let netascii = match next()?.ok_or(Refused::Malformed)?.to_ascii_lowercase().as_str() {
-            "octet" => false,
-            "netascii" => true,
-            _ => return Err(Refused::Mode),
-        };
+        if !next()?.ok_or(Refused::Malformed)?.eq_ignore_ascii_case("octet") {
+            return Err(Refused::Mode);
+        }
         let mut options: Vec<(Opt, u64)> = Vec::new();
         // Unknown options and values that make no sense are left out of the answer, which refuses them (RFC 2347).
         while let (Some(option), Some(value)) = (next()?, next()?) {
@@ -131,7 +129,7 @@ impl ReadRequest {
             let Ok(value) = value.parse::<u64>() else { continue };
             let in_range = match option {
                 Opt::BlockSize => (8..=65464).contains(&value),
-                Opt::Timeout => (1..=255).contains(&value),
+                Opt::Timeout => (1..=MAX_TIMEOUT).contains(&value),
                 Opt::Window => (1..=65535).contains(&value),
                 Opt::Size => true,
             };
@@ -139,32 +137,15 @@ impl ReadRequest {
                 options.push((option, value));
             }
         }
-        Ok(Self { name, netascii, options })
+        Ok(Self { name, options })
     }
 
-    /// The name as the table has it: firmware and people write `/a`, `\a` and `./a` for `a`. Nothing else is taken away, so that a way
-    /// out of the folder is a name that is not there.
+    /// The name as the table has it: firmware and people write `/a`, `\a` and `./a` for `a`, and `a//b` for `a/b`. Nothing else is taken
+    /// away, so that a way out of the folder is a name that is not there.
     pub fn table_name(&self) -> String {
-        let name = self.name.replace('\\', "/");
-        let mut name = name.as_str();
-        while let Some(shorter) = name.strip_prefix('/').or_else(|| name.strip_prefix("./")) {
-            name = shorter;
-        }
-        name.to_owned()
+        let parts = self.name.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".");
+        parts.collect::<Vec<_>>().join("/")
     }
-}
-
-/// Lines as Telnet ends them (RFC 764): CR LF, and CR NUL for a CR alone.
-fn netascii(bytes: &[u8]) -> Bytes {
-    let mut text = Vec::with_capacity(bytes.len() + bytes.len() / 16);
-    for byte in bytes {
-        match byte {
-            b'\n' => text.extend(b"\r\n"),
-            b'\r' => text.extend(b"\r\0"),
-            byte => text.push(*byte),
-        }
-    }
-    text.into()
 }
 
 /// One file on its way to one client.
@@ -220,7 +201,6 @@ impl fmt::Debug for Transfer {
 impl Transfer {
     /// A transfer of these bytes as the request wants it; [`packets`](Self::packets) are to be sent at once.
     pub fn new(request: &ReadRequest, data: Bytes) -> Self {
-        let data = if request.netascii { netascii(&data) } else { data };
         let (mut block, mut window, mut wait) = (BLOCK, 1, None);
         let mut oack = OP_OPTIONS.to_be_bytes().to_vec();
         for (option, value) in &request.options {

@@ -29,7 +29,7 @@ pub struct Fetch {
     pub by: Protocol,
     /// When it was asked for, in milliseconds since 1970.
     pub asked: i64,
-    /// Milliseconds that it took, where that is known.
+    /// Milliseconds that it took, where that can be told.
     pub took: Option<u32>,
     /// Its size.
     pub bytes: u64,
@@ -68,6 +68,11 @@ impl Ways {
             },
             address: None,
         };
+        // An address is one machine's: who had it before has it no more.
+        if address.is_some() {
+            let before = machines.values_mut().filter(|entry| entry.address == address);
+            before.for_each(|entry| entry.address = None);
+        }
         let entry = machines.entry(mac).or_insert_with(new);
         // Firmware that has its program and asks, boots anew.
         if now - entry.way.told >= ONE_BOOT || (is_firmware && entry.way.program.is_some()) {
@@ -173,6 +178,16 @@ mod tests {
         );
         assert_eq!(ways.of(mac(1), 60_000 + ONE_BOOT).told, 60_000 + ONE_BOOT, "too long ago");
         assert_eq!(ways.of(mac(2), 5).told, 5, "never told before");
+    }
+
+    #[test]
+    fn an_address_is_the_machines_that_asked_from_it_last() {
+        let ways = Ways::default();
+        ways.told(mac(1), Some(CLIENT), true, 1_000);
+        ways.told(mac(2), Some(CLIENT), true, 2_000);
+        ways.fetched(fetch(2_100));
+        assert_eq!(ways.of(mac(1), 2_200).program, None);
+        assert!(ways.of(mac(2), 2_200).program.is_some());
     }
 
     #[test]

@@ -14,6 +14,8 @@ use super::settings::Settings;
 
 /// Port of TFTP servers.
 pub const TFTP_PORT: u16 = 69;
+/// What a rack sends that is switched on at once has to wait somewhere: as much as the kernel allows, up to this many bytes.
+const QUEUE: usize = 4 * 1024 * 1024;
 
 /// The sockets of an interface.
 #[derive(Debug)]
@@ -141,6 +143,9 @@ fn bind(address: Ipv4Addr, port: u16, interface: Option<&str>) -> io::Result<std
     if let Some(interface) = interface {
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.set_broadcast(true)?;
+    }
+    if port != 0 {
+        socket.set_recv_buffer_size(QUEUE)?;
     }
     socket.bind(&SocketAddr::V4(SocketAddrV4::new(address, port)).into())?;
     Ok(socket.into())

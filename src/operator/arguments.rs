@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 
-use crate::crd::bridge::{IpxeBridgeSpec, Netboot, NetbootAnswer, NetbootProxyDhcp};
+use crate::crd::bridge::{IpxeBridgeSpec, Netboot, NetbootAnswer, NetbootProxyDhcp, NetbootQuirk, NetbootTftp};
 
 use super::name;
 use super::plan::{Plan, object_name};
@@ -35,6 +35,8 @@ pub const HOST_FILES_FOLDER: &str = "/etc/ipxe-bridge/host-files";
 
 /// Folder of boot programs that the image does not hold.
 pub const BOOT_PROGRAMS_FOLDER: &str = "/boot-programs";
+/// Folder of the certificate by which the pod on the boot network trusts the bridge.
+pub const BRIDGE_CA_FOLDER: &str = "/etc/ipxe-bridge/bridge-ca";
 
 /// Everything behind the program's name, for the pod on the boot network.
 pub fn netboot_arguments(plan: &Plan, netboot: &Netboot, uri: &str) -> Vec<String> {
@@ -51,6 +53,8 @@ pub fn netboot_arguments(plan: &Plan, netboot: &Netboot, uri: &str) -> Vec<Strin
     if plan.plain_http() {
         let (service, port) = (object_name(plan), plan.spec.service.port);
         flag("bridge-query", &format!("http://{service}.{}.svc:{port}", plan.namespace));
+    } else {
+        flag("bridge-ca", BRIDGE_CA_FOLDER);
     }
     flag(
         "answer",
@@ -68,6 +72,29 @@ pub fn netboot_arguments(plan: &Plan, netboot: &Netboot, uri: &str) -> Vec<Strin
             NetbootProxyDhcp::Off => "off",
         },
     );
+    flag(
+        "tftp",
+        match netboot.tftp {
+            NetbootTftp::Enabled => "on",
+            NetbootTftp::SinglePort => "single-port",
+            NetbootTftp::Disabled => "off",
+        },
+    );
+    for (name, networks) in [("relay", &netboot.relays), ("client", &netboot.clients)] {
+        networks.iter().for_each(|network| flag(name, &network.0));
+    }
+    for quirk in &netboot.quirks {
+        flag(
+            "quirk",
+            match quirk {
+                NetbootQuirk::UefiAtOnce => "uefi-at-once",
+                NetbootQuirk::BiosAsks => "bios-asks",
+                NetbootQuirk::HeaderOnly => "header-only",
+                NetbootQuirk::NoMachineId => "no-machine-id",
+                NetbootQuirk::NativeDrivers => "native-drivers",
+            },
+        );
+    }
     flag("programs-port", &NETBOOT_PROGRAMS_PORT.to_string());
     flag("metrics-port", &NETBOOT_METRICS_PORT.to_string());
     if let Some(programs) = &netboot.boot_programs {

@@ -38,13 +38,29 @@ pub struct Netboot {
     /// from the network.
     #[serde(default)]
     pub answer: NetbootAnswer,
-    /// Answers nobody, and logs what it would answer.
+    /// Answers no DHCP packet, and logs what it would answer. Programs are there to be fetched all the same.
     #[serde(default)]
     pub dry_run: bool,
     /// Whether ProxyDHCP listens on ports 67 and 4011 (`Full`), on 4011 only, for a node that has a DHCP server already (`Port4011`), or not
-    /// at all (`Off`): then the site's DHCP server names the boot programs.
+    /// at all (`"Off"`, in quotes: YAML reads a bare one as false): then the site's DHCP server names the boot programs.
     #[serde(default)]
     pub proxy_dhcp: NetbootProxyDhcp,
+    /// How boot programs are sent by TFTP: from a port of its own for each transfer (`Enabled`), all from port 69 (`SinglePort`), for networks
+    /// that translate addresses, or not at all (`Disabled`).
+    #[serde(default)]
+    pub tftp: NetbootTftp,
+    /// Networks whose DHCP relays are answered, such as `10.1.0.0/16`. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub relays: Vec<Ipv4Network>,
+    /// Networks whose machines may fetch boot programs. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub clients: Vec<Ipv4Network>,
+    /// For firmware that needs something else, see docs/network.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub quirks: Vec<NetbootQuirk>,
     /// Where boot programs come from. Default: Debian's iPXE, which the bridge's image holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_programs: Option<BootPrograms>,
@@ -72,6 +88,40 @@ pub enum NetbootProxyDhcp {
     Port4011,
     Off,
 }
+
+/// `Enabled`: a port for each transfer. `SinglePort`: port 69 for all. `Disabled`: none.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, strum::VariantArray)]
+#[expect(missing_docs, reason = "described as a whole, as the schema shows it")]
+pub enum NetbootTftp {
+    #[default]
+    Enabled,
+    SinglePort,
+    Disabled,
+}
+
+/// `UefiAtOnce`: UEFI is told to use the boot file at once. `BiosAsks`: BIOS is not told so. `HeaderOnly`: the file is not in option 67.
+/// `NoMachineId`: option 97 is not sent back. `NativeDrivers`: iPXE with network drivers of its own.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray)]
+#[expect(missing_docs, reason = "described as a whole, as the schema shows it")]
+pub enum NetbootQuirk {
+    UefiAtOnce,
+    BiosAsks,
+    HeaderOnly,
+    NoMachineId,
+    NativeDrivers,
+}
+
+/// An IPv4 network, such as `10.1.0.0/16`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ipv4Network(
+    #[schemars(
+        length(max = 18),
+        regex(
+            pattern = r"^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])/(3[0-2]|[12]?[0-9])$"
+        )
+    )]
+    pub String,
+);
 
 /// A folder of boot programs, as iPXE's release archive or a distribution's package has them: an image or a volume.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]

@@ -9,6 +9,7 @@ use super::*;
 use crate::netboot::programs::Programs;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NETWORKS: [Ipv4Net; 1] = [Ipv4Net::new_assert(ADDRESS, 24)];
 const SCRIPT: &str = "http://192.0.2.1:9876/boot.ipxe";
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0xcc, 0, 1];
 const ID: [u8; 17] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
@@ -64,6 +65,7 @@ fn programs() -> Programs {
 fn site(programs: &Programs) -> Site<'_> {
     Site {
         address: ADDRESS,
+        networks: &NETWORKS,
         script: SCRIPT,
         programs,
         tftp: true,
@@ -223,6 +225,14 @@ fn ipxe_is_told_the_script_and_never_a_program() {
     }
     let old = discover(b"PXEClient", &[0, 0], &[(77, b"iPXE"), (175, &[0x24, 1, 1])]);
     assert_eq!(ask(&old, &site(&programs)), Err(Silence::IpxeWithoutHttp));
+    // By HTTPS it is another feature that counts.
+    let site = Site {
+        script: "https://boot.example.com/boot.ipxe",
+        ..site(&programs)
+    };
+    let of = |features: &[u8]| ask(&discover(b"PXEClient", &[0, 0], &[(175, features)]), &site);
+    assert_eq!(of(features), Err(Silence::IpxeWithoutHttps));
+    assert!(of(&[0x14, 1, 1]).is_ok() && of(&[0xb1, 1, 1]).is_ok());
 }
 
 #[test]

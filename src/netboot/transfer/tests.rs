@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -135,32 +136,40 @@ fn content(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index * 7 + index / 251) as u8).collect()
 }
 
+/// What becomes of ten packets that follow each other: at most two are lost, one is doubled, one late.
+fn ten([lost, also_lost, doubled, late]: [usize; 4]) -> impl Iterator<Item = Fate> {
+    (0..10).map(move |place| match place {
+        place if place == lost || place == also_lost => Fate::Lost,
+        place if place == doubled => Fate::Doubled,
+        place if place == late => Fate::Late,
+        _ => Fate::Arrives,
+    })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    // The same in every run: that nobody is given up at a fifth of loss is likely, not certain.
+    #![proptest_config(ProptestConfig { cases: 400, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     #[test]
     fn every_file_arrives_whole_over_a_bad_network(
         length in 0usize..6000,
         block in prop_oneof![Just(8usize), Just(512), 8usize..1468],
         window in 1u64..20,
-        fates in prop::collection::vec(prop_oneof![
-            6 => Just(Fate::Arrives), 1 => Just(Fate::Lost), 1 => Just(Fate::Doubled), 1 => Just(Fate::Late)
-        ], 20..120),
+        fates in prop::collection::vec(prop::array::uniform4(0usize..10), 5..40),
     ) {
-        // A cycle in which nothing arrives is no network.
-        prop_assume!(fates.iter().filter(|fate| matches!(fate, Fate::Lost)).count() * 3 < fates.len());
+        let fates: Vec<Fate> = fates.into_iter().flat_map(ten).collect();
         let data = content(length);
         let (size, blocks) = (block.to_string(), window.to_string());
         let mut transfer = transfer(&[("blksize", &size), ("windowsize", &blocks), ("tsize", "0")], data.clone());
         let mut client = Client::new(block, window.min(16));
         let end = run(&mut transfer, &mut client, &fates);
-        if client.complete {
-            prop_assert_eq!(&client.received, &data);
-        }
-        prop_assert!(data.starts_with(&client.received) && client.received.len() <= data.len());
-        prop_assert!(matches!(end, End::Complete | End::Unconfirmed | End::Lost));
-        prop_assert!(end != End::Complete || client.complete);
+        prop_assert!(client.complete && client.received == data, "{} of {} bytes", client.received.len(), length);
+        prop_assert_eq!(end, End::Complete);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn no_packet_of_a_client_breaks_a_transfer(junk in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..8), 0..60)) {
@@ -221,6 +230,8 @@ fn only_asked_options_are_answered_and_within_limits() {
         (&[("tsize", "0"), ("BLKSIZE", "1432")], "tsize\x0010\0blksize\x001432\0"),
         (&[("windowsize", "64"), ("timeout", "3")], "windowsize\x0016\0timeout\x003\0"),
         (&[("multicast", ""), ("tsize", "0")], "tsize\x0010\0"),
+        (&[("timeout", "255"), ("tsize", "0")], "tsize\x0010\0"),
+        (&[("timeout", "10")], "timeout\x0010\0"),
         (
             &[
                 ("blksize", "7"),
@@ -274,15 +285,17 @@ fn an_acknowledgement_that_comes_twice_sends_nothing_twice() {
 
 #[test]
 fn a_client_that_never_acknowledges_is_given_up() {
-    let mut transfer = transfer(&[], content(5000));
-    let mut seconds = 0.0;
-    let mut sent = 1;
-    while transfer.timeout() == Step::Send {
-        seconds += transfer.wait().as_secs_f64();
-        sent += 1;
+    for (options, most) in [(&[][..], 16.0), (&[("timeout", "255")], 16.0), (&[("timeout", "10")], 60.0)] {
+        let mut transfer = transfer(options, content(5000));
+        let mut seconds = transfer.wait().as_secs_f64();
+        let mut sent = 1;
+        while transfer.timeout() == Step::Send {
+            seconds += transfer.wait().as_secs_f64();
+            sent += 1;
+        }
+        assert_eq!(sent, UNPROVEN_ATTEMPTS);
+        assert!(seconds <= most, "{options:?}: {seconds}");
     }
-    assert_eq!(sent, UNPROVEN_ATTEMPTS);
-    assert!(seconds < 16.0);
 }
 
 #[test]
@@ -300,7 +313,10 @@ fn what_is_no_request_to_read_is_refused() {
         assert_eq!(Refused::NotARequest.packet(), None);
     }
     assert_eq!(read(b"\0\x02f\0octet\0"), Err(Refused::Write));
-    assert_eq!(read(b"\0\x01f\0mail\0"), Err(Refused::Mode));
+    for mode in ["mail", "netascii"] {
+        assert_eq!(read(&request("f", mode, &[])), Err(Refused::Mode));
+    }
+    assert!(read(&request("f", "OcTeT", &[])).is_ok());
     for packet in [
         &b"\0\x01"[..],
         b"\0\x01\0octet\0",
@@ -325,6 +341,7 @@ fn a_way_out_of_the_folder_is_no_name_in_it() {
         "./snponly.efi",
         "\\snponly.efi",
         "/./snponly.efi",
+        ".//snponly.efi",
     ] {
         assert_eq!(name(text), "snponly.efi");
     }
@@ -332,15 +349,9 @@ fn a_way_out_of_the_folder_is_no_name_in_it() {
         ("../etc/passwd", "../etc/passwd"),
         ("/etc/passwd", "etc/passwd"),
         ("a/../../b", "a/../../b"),
+        ("x86_64//a.efi", "x86_64/a.efi"),
         ("..\\x", "../x"),
     ] {
         assert_eq!(name(text), kept);
     }
-}
-
-#[test]
-fn lines_end_as_in_telnet_where_that_is_asked_for() {
-    let request = ReadRequest::parse(&request("f", "NetASCII", &[("tsize", "0")])).expect("valid");
-    let transfer = Transfer::new(&request, Bytes::from_static(b"a\nb\rc"));
-    assert_eq!(packets(&transfer), [b"\0\x06tsize\x007\0"]);
 }

@@ -4,16 +4,18 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, ImageVolumeSource, LocalObjectReference,
+    Capabilities, Container, ContainerPort, HTTPGetAction, ImageVolumeSource, KeyToPath, LocalObjectReference,
     PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecurityContext, ServiceAccount, Volume, VolumeMount,
+    SecretVolumeSource, SecurityContext, ServiceAccount, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::crd::bridge::{BootPrograms, Netboot};
-use crate::operator::arguments::{BOOT_PROGRAMS_FOLDER, NETBOOT_METRICS_PORT, NETBOOT_PROGRAMS_PORT, netboot_arguments};
+use crate::operator::arguments::{
+    BOOT_PROGRAMS_FOLDER, BRIDGE_CA_FOLDER, NETBOOT_METRICS_PORT, NETBOOT_PROGRAMS_PORT, netboot_arguments,
+};
 use crate::operator::name;
 use crate::operator::plan::Plan;
 
@@ -69,7 +71,13 @@ fn pod(plan: &Plan, netboot: &Netboot, uri: &str) -> PodSpec {
     let reference = |secret: &crate::crd::bridge::SecretRef| LocalObjectReference {
         name: secret.name.clone(),
     };
-    let listed = |volume: Option<Volume>| volume.map(|volume| vec![volume]);
+    let volumes: Vec<_> = netboot
+        .boot_programs
+        .as_ref()
+        .map(volume)
+        .into_iter()
+        .chain(bridge_ca(plan))
+        .collect();
     PodSpec {
         service_account_name: Some(name::netboot(&plan.bridge)),
         automount_service_account_token: Some(false),
@@ -91,7 +99,7 @@ fn pod(plan: &Plan, netboot: &Netboot, uri: &str) -> PodSpec {
         node_selector: (!netboot.node_selector.is_empty()).then(|| netboot.node_selector.clone()),
         tolerations: (!netboot.tolerations.is_empty()).then(|| netboot.tolerations.clone()),
         priority_class_name: spec.priority_class_name.clone(),
-        volumes: listed(netboot.boot_programs.as_ref().map(volume)),
+        volumes: (!volumes.is_empty()).then_some(volumes),
         containers: vec![container(plan, netboot, uri)],
         ..PodSpec::default()
     }
@@ -110,6 +118,26 @@ fn volume(programs: &BootPrograms) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// The issuer of the bridge's certificate, where the bridge can be asked by HTTPS only. A Secret of a public certificate has none, and the
+/// pod needs none.
+fn bridge_ca(plan: &Plan) -> Option<Volume> {
+    let secret = plan.tls_secret.as_ref().filter(|_| !plan.plain_http())?;
+    Some(Volume {
+        name: "bridge-ca".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.clone()),
+            items: Some(vec![KeyToPath {
+                key: "ca.crt".to_owned(),
+                path: "ca.crt".to_owned(),
+                mode: None,
+            }]),
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    })
 }
 
 fn container(plan: &Plan, netboot: &Netboot, uri: &str) -> Container {
@@ -137,14 +165,20 @@ fn container(plan: &Plan, netboot: &Netboot, uri: &str) -> Container {
         let amount = |(name, amount): &(&str, &str)| ((*name).to_owned(), Quantity((*amount).to_owned()));
         Some(pairs.iter().map(amount).collect())
     };
-    let mount = |_: &BootPrograms| {
-        vec![VolumeMount {
-            name: "boot-programs".to_owned(),
-            mount_path: BOOT_PROGRAMS_FOLDER.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]
+    let mount = |name: &str, path: &str| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
     };
+    let programs = netboot
+        .boot_programs
+        .as_ref()
+        .map(|_| mount("boot-programs", BOOT_PROGRAMS_FOLDER));
+    let mounts: Vec<_> = programs
+        .into_iter()
+        .chain(bridge_ca(plan).map(|volume| mount(&volume.name, BRIDGE_CA_FOLDER)))
+        .collect();
     Container {
         name: CONTAINER.to_owned(),
         image: plan.image.clone(),
@@ -158,10 +192,11 @@ fn container(plan: &Plan, netboot: &Netboot, uri: &str) -> Container {
         ]),
         resources: Some(ResourceRequirements {
             requests: amounts(&[("cpu", "20m"), ("memory", "32Mi")]),
+            // A folder of 128 MiB, the one that takes its place, and what else there is.
             limits: amounts(&[("memory", "384Mi")]),
             claims: None,
         }),
-        volume_mounts: netboot.boot_programs.as_ref().map(mount),
+        volume_mounts: (!mounts.is_empty()).then_some(mounts),
         liveness_probe: Some(probe("/livez", 10)),
         readiness_probe: Some(probe("/readyz", 5)),
         security_context: Some(SecurityContext {

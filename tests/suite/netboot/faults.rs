@@ -221,6 +221,41 @@ fn a_folder_without_programs_and_a_dry_run_are_told() {
 }
 
 #[test]
+fn a_download_that_is_broken_off_does_not_count_as_sent() {
+    use std::io::{Read as _, Write as _};
+    let Some(lab) = Lab::start() else { return };
+    let folder = lab.path().join("large");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("large"), vec![0; 8 << 20]).unwrap();
+    let mut netboot = lab.netboot("srv", &["--answer", "all", "--boot-programs", folder.to_str().unwrap()]);
+    let breaks_off = lab.enter("client", || {
+        let mut stream = std::net::TcpStream::connect("10.77.0.1:9879").unwrap();
+        stream
+            .write_all(b"GET /boot-programs/large HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        stream.read_exact(&mut [0; 1000]).unwrap();
+    });
+    breaks_off.join().unwrap();
+    netboot.wait_for("HTTP: aborted", Duration::from_secs(10));
+    lab.run(
+        "client",
+        "curl",
+        &["-sSf", "-o", "/dev/null", "http://10.77.0.1:9879/boot-programs/large"],
+    );
+    netboot.wait_for("HTTP: sent", Duration::from_secs(10));
+    let metrics = lab.run("srv", "curl", &["-sS", "http://127.0.0.1:9880/metrics"]);
+    for outcome in ["aborted", "sent"] {
+        let sample = format!("http_downloads_total{{architecture=\"other\",outcome=\"{outcome}\"}} 1\n");
+        assert!(metrics.contains(&sample), "{metrics}");
+    }
+    let sent = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("ipxe_bridge_netboot_sent_bytes_total{protocol=\"http\"} "));
+    let sent: u64 = sent.unwrap().parse().unwrap();
+    assert!(((8 << 20)..(16 << 20)).contains(&sent), "{sent}");
+}
+
+#[test]
 fn a_bridge_that_cannot_be_asked_leaves_its_last_word() {
     let Some(lab) = Lab::start() else { return };
     let site = lab.site(Options::default());

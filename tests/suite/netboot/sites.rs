@@ -1,15 +1,18 @@
 //! Boot networks as sites have them: other DHCP servers, with our configuration or beside us, relays, a server on the same machine.
 
 use super::*;
+use crate::support::pxe::{self, boot_files};
 
 #[test]
 fn other_dhcp_servers_are_as_good_as_dnsmasq() {
     let Some(network) = BootNetwork::start() else { return };
     let _netboot = network.lab.netboot("srv", &[]);
-    for (server, rom) in [(Dhcp::Dhcpd, BootRom::Usual), (Dhcp::Kea, BootRom::FirmwarePxe)] {
+    for server in [Dhcp::Dhcpd, Dhcp::Kea] {
         let servers = network.lab.plain_dhcp(server);
-        let console = by_firmware(&network.lab, &format!("netboot-beside-{server:?}"), rom).boot();
-        network.assert_booted(&console);
+        for rom in [BootRom::Usual, BootRom::FirmwarePxe, BootRom::FirmwareHttp] {
+            let console = by_firmware(&network.lab, &format!("netboot-beside-{server:?}-{rom:?}"), rom).boot();
+            network.assert_booted(&console);
+        }
         drop(servers);
     }
 }
@@ -31,6 +34,35 @@ fn the_sites_own_dhcp_server_does_it_alone_with_our_configuration() {
         drop(servers);
     }
     assert!(!netboot.log().contains("told to fetch"));
+}
+
+#[test]
+fn each_kind_of_firmware_is_named_its_program_by_our_configuration() {
+    let Some(lab) = Lab::start() else { return };
+    let http = |name: &str| format!("http://{SERVER}:9879/boot-programs/{name}");
+    for server in [Dhcp::Dnsmasq, Dhcp::Dhcpd, Dhcp::Kea] {
+        let _servers = lab.dhcp(server, |text| text);
+        for (class, architecture, file) in [
+            ("PXEClient", 0x00, "undionly.kpxe".to_owned()),
+            ("PXEClient", 0x07, "snponly.efi".to_owned()),
+            ("PXEClient", 0x09, "snponly.efi".to_owned()),
+            ("PXEClient", 0x0b, "ipxe-arm64.efi".to_owned()),
+            ("HTTPClient", 0x10, http("snponly.efi")),
+            ("HTTPClient", 0x11, http("snponly.efi")),
+            ("HTTPClient", 0x13, http("ipxe-arm64.efi")),
+            // There is none for it: 32-bit x86.
+            ("PXEClient", 0x06, String::new()),
+            ("HTTPClient", 0x0f, String::new()),
+        ] {
+            let mac = [0x52, 0x54, 0, 0xcc, 1, architecture];
+            let asked = lab.enter("client", move || pxe::first_answer(mac, class, architecture.into()));
+            let answer = asked.join().unwrap();
+            let case = format!("{server:?}: {class} {architecture:#x}");
+            assert_eq!(boot_files(std::slice::from_ref(&answer)), [file.as_str()], "{case}");
+            let says_http = answer.windows(12).any(|option| option == b"\x3c\x0aHTTPClient");
+            assert_eq!(says_http, file.starts_with("http:"), "{case}");
+        }
+    }
 }
 
 #[test]
@@ -100,8 +132,10 @@ fn beside_a_dhcp_server_on_the_same_machine_port_4011_alone_boots_machines() {
     // It has port 67, and says that there is more to ask without naming a file.
     let _dhcp = network.lab.dnsmasq_on("srv", &["--dhcp-option-force=60,PXEClient"]);
     let netboot = network.lab.netboot("srv", &["--proxy-dhcp", "port-4011"]);
-    let console = by_firmware(&network.lab, "netboot-4011", BootRom::FirmwarePxe).boot();
-    network.assert_booted(&console);
+    for rom in [BootRom::FirmwarePxe, BootRom::Usual] {
+        let console = by_firmware(&network.lab, &format!("netboot-4011-{rom:?}"), rom).boot();
+        network.assert_booted(&console);
+    }
     let log = netboot.log();
     assert!(
         log.contains("told to fetch snponly.efi") && log.contains("told to fetch http://10.77.0.1:9876/boot.ipxe"),

@@ -104,9 +104,10 @@ fn a_fifth_of_the_packets_may_be_lost_both_ways() {
     });
     lab.run("", "nft", &[&lossy.join("; ")]);
     for (client, name) in [
+        // It asks for waits of five seconds, so a few blocks have to do.
         (
             "curl -sS --max-time 59 --tftp-blksize 1468 -o TO tftp://SERVER/NAME",
-            "twenty",
+            "blocks",
         ),
         // Without options: atftp 0.8 breaks off when an answer to options comes twice, as it does when its first acknowledgement is lost. And
         // one block: it acknowledges one that came twice a second time, and then never again.
@@ -206,6 +207,52 @@ fn a_client_that_stops_acknowledging_is_given_up_and_the_others_are_served() {
     }
 }
 
+/// Whether a request for a file was answered, and whoever asked; it acknowledges the first block if it is to, and then falls silent.
+fn ask(server: &str, acknowledges: bool) -> Option<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    socket.send_to(b"\0\x01sub/large\0octet\0", server).unwrap();
+    let mut buffer = [0; 600];
+    let (_, from) = socket.recv_from(&mut buffer).ok()?;
+    if acknowledges {
+        socket.send_to(&[0, 4, 0, 1], from).unwrap();
+        socket.recv_from(&mut buffer).unwrap();
+    }
+    Some(socket)
+}
+
+#[test]
+fn whoever_says_nothing_gives_way_and_nobody_takes_all_places() {
+    let Some(lab) = Lab::start() else { return };
+    let (folder, _netboot) = served(&lab, &["--max-transfers", "2"]);
+    let asked = lab.enter("client", || {
+        let silent = [false, false].map(|acknowledges| ask("10.77.0.1:69", acknowledges));
+        let heard = [true, true].map(|acknowledges| ask("10.77.0.1:69", acknowledges));
+        let late = ask("10.77.0.1:69", false);
+        (
+            silent.each_ref().map(Option::is_some),
+            heard.each_ref().map(Option::is_some),
+            late.is_some(),
+        )
+    });
+    assert_eq!(asked.join().unwrap(), ([true; 2], [true; 2], false));
+    assert_eq!((outcome(&lab, "srv", "replaced"), outcome(&lab, "srv", "busy")), (2, 1));
+
+    let folder_name = folder.to_str().unwrap();
+    let arguments = ["--answer", "all", "--proxy-dhcp", "off", "--boot-programs", folder_name];
+    let _other = lab.netboot("other", &arguments);
+    let asked = lab.enter("client", || {
+        let held: Vec<_> = (0..16).map(|_| ask("10.77.0.3:69", true)).collect();
+        (held.iter().flatten().count(), ask("10.77.0.3:69", false).is_some())
+    });
+    assert_eq!(asked.join().unwrap(), (16, false));
+    let to = lab.path().join("fetched");
+    let line = format!("curl -sS --max-time 10 -o {} tftp://10.77.0.3/one", to.display());
+    lab.run("dhcp", "sh", &["-c", &line]);
+    assert_eq!(fs::read(&to).unwrap(), fs::read(folder.join("one")).unwrap());
+    assert_eq!(outcome(&lab, "other", "busy"), 1);
+}
+
 #[test]
 fn a_client_that_repeats_itself_is_sent_what_it_waits_for_and_given_up_in_the_end() {
     let Some(lab) = Lab::start() else { return };
@@ -302,7 +349,7 @@ fn what_is_no_request_for_a_file_gets_its_answer_or_none() {
     let said = failed("curl -sS --max-time 8 -T /etc/hostname tftp://10.77.0.1/new");
     assert!(said.contains("(69)") || said.contains("Access"), "{said}");
     // A packet from port 0, and one from a network that may not fetch.
-    let raw = lab.enter("client", || {
+    let raw = || {
         use socket2::{Domain, Protocol, Socket, Type};
         let socket = Socket::new(Domain::IPV4, Type::from(3), Some(Protocol::UDP)).unwrap();
         let request = b"\0\x01one\0octet\0";
@@ -310,8 +357,17 @@ fn what_is_no_request_for_a_file_gets_its_answer_or_none() {
         let packet = [&[0, 0, 0, 69, length[0], length[1], 0, 0][..], request].concat();
         let server: std::net::SocketAddr = "10.77.0.1:0".parse().unwrap();
         socket.send_to(&packet, &server.into()).unwrap();
-    });
-    raw.join().unwrap();
+    };
+    let refused = outcome(&lab, "srv", "not-allowed");
+    lab.enter("client", raw).join().unwrap();
+    let start = std::time::Instant::now();
+    while outcome(&lab, "srv", "not-allowed") == refused {
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "the packet from port 0 was not counted"
+        );
+    }
+    assert_eq!(outcome(&lab, "srv", "not-allowed"), refused + 1);
     lab.run("client", "ip", &["addr", "add", "10.77.0.99/24", "dev", "eth0"]);
     failed("curl -sS --interface 10.77.0.99 --max-time 3 -o /dev/null tftp://10.77.0.1/one");
     for (of, least) in [("not-found", 5), ("write", 1), ("not-allowed", 2), ("complete", 1)] {

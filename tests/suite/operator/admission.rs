@@ -31,6 +31,17 @@ fn specs() -> Vec<(Value, Option<&'static str>)> {
         ),
         (json!({"netboot": {"enabled": true, "interfaces": ["eth1"]}}), None),
         (json!({"netboot": {"interface": "a name"}}), Some("spec.netboot.interface")),
+        (json!({"netboot": {"relays": ["10.1.0.0"]}}), Some("spec.netboot.relays[0]")),
+        (
+            json!({"netboot": {"clients": ["10.1.0.256/8"]}}),
+            Some("spec.netboot.clients[0]"),
+        ),
+        (
+            json!({"netboot": {"clients": ["10.1.0.0/33"]}}),
+            Some("spec.netboot.clients[0]"),
+        ),
+        (json!({"netboot": {"quirks": ["Slow"]}}), Some("Unsupported value: \"Slow\"")),
+        (json!({"netboot": {"tftp": "Maybe"}}), Some("Unsupported value: \"Maybe\"")),
         (
             json!({"netboot": {"bootPrograms": {"path": "a"}}}),
             Some("say one of image and claimName"),

@@ -53,6 +53,10 @@ fn plan(spec: &Value, optional: &[Kind]) -> Plan {
 
 /// Every field of the spec, as far as they go together.
 pub fn everything() -> Value {
+    let netboot = json!({"enabled": true, "interface": "eth1", "interfaces": ["eth2"], "nodeSelector": {"rack": "r1"},
+        "tolerations": [{"operator": "Exists"}], "answer": "All", "dryRun": true, "proxyDhcp": "Port4011",
+        "tftp": "SinglePort", "relays": ["10.1.0.0/16"], "clients": ["10.1.0.0/16", "10.2.0.0/16"], "quirks": ["BiosAsks", "NativeDrivers"],
+        "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}});
     json!({
         "namespace": "boot",
         "uri": "http://boot.example.com",
@@ -88,9 +92,7 @@ pub fn everything() -> Value {
         "localDisk": {"method": "Sanboot"},
         "cache": {"mode": "Enabled", "size": "40Gi", "prefetch": "Enabled", "fsGroup": 1000},
         "hostConfig": {"configMapName": "machines"},
-        "netboot": {"enabled": true, "interface": "eth1", "interfaces": ["eth2"], "nodeSelector": {"rack": "r1"},
-                    "tolerations": [{"operator": "Exists"}], "answer": "All", "dryRun": true, "proxyDhcp": "Port4011",
-                    "bootPrograms": {"claimName": "ipxe", "path": "ipxeboot"}},
+        "netboot": netboot,
         "access": {"overrideNamespaces": ["ops", "rescue"], "equalOverrides": "Oldest", "scriptProxy": "Enabled"},
         "telemetry": {"logLevel": "Debug", "otlpEndpoint": "http://collector.observability.svc:4318", "samplingPercent": 25, "bootEvents": "Enabled",
                       "serviceMonitor": {"mode": "Enabled", "labels": {"release": "prometheus"}},

@@ -21,6 +21,19 @@ pub fn inside<T: Send + 'static>(namespace: &Path, work: impl FnOnce() -> T + Se
 
 /// A DISCOVER of a BIOS machine's PXE on eth0, and every answer within a moment.
 pub fn discover(mac: [u8; 6]) -> Vec<Vec<u8>> {
+    ask(mac, "PXEClient", 0, Duration::from_millis(700)).collect()
+}
+
+/// The first answer to a DISCOVER of firmware that calls itself so, of an architecture (option 93). ISC dhcpd looks for a second first
+/// whether anyone has the address.
+pub fn first_answer(mac: [u8; 6], class: &str, architecture: u16) -> Vec<u8> {
+    let mut answers = ask(mac, class, architecture, Duration::from_secs(5));
+    answers
+        .next()
+        .unwrap_or_else(|| panic!("no answer to {class} {architecture:#x}"))
+}
+
+fn ask(mac: [u8; 6], class: &str, architecture: u16, patience: Duration) -> impl Iterator<Item = Vec<u8>> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
     socket.bind_device(Some(b"eth0")).unwrap();
     socket.set_broadcast(true).unwrap();
@@ -31,11 +44,15 @@ pub fn discover(mac: [u8; 6]) -> Vec<Vec<u8>> {
     packet[..3].copy_from_slice(&[1, 1, 6]);
     packet[10] = 0x80;
     packet[28..34].copy_from_slice(&mac);
-    packet.extend(b"\x63\x82\x53\x63\x35\x01\x01\x3c\x09PXEClient\x5d\x02\0\0\xff");
-    socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    packet.extend(b"\x63\x82\x53\x63\x35\x01\x01\x5d\x02");
+    packet.extend(architecture.to_be_bytes());
+    packet.extend([60, u8::try_from(class.len()).unwrap()]);
+    packet.extend(class.bytes());
+    packet.push(255);
+    socket.set_read_timeout(Some(patience)).unwrap();
     socket.send_to(&packet, "255.255.255.255:67").unwrap();
     let mut buffer = [0; 1500];
-    std::iter::from_fn(|| socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())).collect()
+    std::iter::from_fn(move || socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()))
 }
 
 /// What each answer says is to be fetched.

@@ -69,6 +69,10 @@ fn relays_get_their_answer_with_their_option_last() {
         [224, 0, 0, 1],
         [0, 0, 0, 1],
         [240, 0, 0, 1],
+        // The segment's: all of it, and ourselves.
+        [192, 0, 2, 0],
+        [192, 0, 2, 255],
+        [192, 0, 2, 1],
     ] {
         asked[24..28].copy_from_slice(&spoofed);
         assert_eq!(

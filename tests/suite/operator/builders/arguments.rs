@@ -1,12 +1,14 @@
 //! From a spec to the command line of the pods: each setting is read back as the programs would read it.
 
 use clap::Parser as _;
-use ipxe_bridge::cli::{Answer, Cli, Command, NetbootArgs, ProxyDhcp, ServerArgs};
+use ipxe_bridge::cli::{Answer, Cli, Command, NetbootArgs, ProxyDhcp, Quirk, ServerArgs, Tftp};
+use ipxe_bridge::crd::bridge::NetbootQuirk;
 use ipxe_bridge::operator::arguments::arguments;
 use ipxe_bridge::operator::build::{Desired, build};
 use ipxe_bridge::operator::kind::Kind;
 use ipxe_bridge::operator::plan::Plan;
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use super::{OPTIONAL, everything, plan};
 
@@ -194,6 +196,22 @@ fn parsed_netboot(spec: &Value) -> NetbootArgs {
 }
 
 #[test]
+fn a_bridge_that_is_asked_by_https_only_is_trusted_by_its_own_issuer() {
+    let spec = json!({"uri": "https://boot.example.com", "tls": {"secretName": "own", "plainHttp": "Disabled"},
+                      "netboot": {"enabled": true, "interface": "eth1"}});
+    let netboot = parsed_netboot(&spec);
+    assert_eq!((netboot.bridge_query, netboot.bridge_ca.len()), (None, 1));
+    let objects = build(&plan(&spec, &OPTIONAL)).unwrap();
+    let is_netboot = |object: &&Desired| object.kind == Kind::Deployment && object.name == "main-ipxe-bridge-netboot";
+    let pod = &objects.iter().find(is_netboot).unwrap().object["spec"]["template"]["spec"];
+    // Never the key, and nothing where the Secret has no issuer.
+    let volume = json!([{"name": "bridge-ca", "secret": {"secretName": "own", "optional": true, "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]);
+    assert_eq!(pod["volumes"], volume);
+    let mount = &pod["containers"][0]["volumeMounts"][0];
+    assert_eq!(mount["mountPath"].as_str(), netboot.bridge_ca[0].to_str());
+}
+
+#[test]
 fn every_setting_reaches_the_boot_network() {
     let least = parsed_netboot(&json!({"uri": "http://boot.example.com", "netboot": {"enabled": true, "interface": "eth1"}}));
     assert_eq!(least.interface, ["eth1"]);
@@ -217,6 +235,26 @@ fn every_setting_reaches_the_boot_network() {
         (Answer::All, ProxyDhcp::Port4011, true)
     );
     assert_eq!(all.boot_programs.unwrap().to_str(), Some("/boot-programs/ipxeboot"));
+    assert_eq!(
+        (all.tftp, all.quirk),
+        (Tftp::SinglePort, vec![Quirk::BiosAsks, Quirk::NativeDrivers])
+    );
+    let networks = |networks: &[&str]| networks.iter().map(|network| network.parse().unwrap()).collect::<Vec<_>>();
+    assert_eq!(all.relay, networks(&["10.1.0.0/16"]));
+    assert_eq!(all.client, networks(&["10.1.0.0/16", "10.2.0.0/16"]));
+    // Each value of the schema is one of the program's.
+    for quirk in NetbootQuirk::VARIANTS {
+        let spec = json!({"uri": "http://a", "netboot": {"enabled": true, "interface": "eth1", "quirks": [quirk]}});
+        assert_eq!(format!("{:?}", parsed_netboot(&spec).quirk), format!("[{quirk:?}]"));
+    }
+    for (tftp, expected) in [
+        ("Enabled", Tftp::On),
+        ("SinglePort", Tftp::SinglePort),
+        ("Disabled", Tftp::Off),
+    ] {
+        let spec = json!({"uri": "http://a", "netboot": {"enabled": true, "interface": "eth1", "tftp": tftp}});
+        assert_eq!(parsed_netboot(&spec).tftp, expected);
+    }
     for spec in [
         json!({"netboot": {"interface": "eth1"}, "uri": "http://a"}),
         json!({"uri": "http://a"}),
