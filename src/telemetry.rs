@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Status, TracerProvider as _};
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{WithHttpConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -99,20 +99,14 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
     }
     let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
     let builder = opentelemetry_otlp::SpanExporter::builder();
-    let authority = variable("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE").or_else(|| variable("OTEL_EXPORTER_OTLP_CERTIFICATE"));
-    let authority = authority
-        .map(|file| std::fs::read(&file).with_context(|| format!("OTEL_EXPORTER_OTLP_CERTIFICATE {file}")))
-        .transpose()?;
+    let tls = Tls::of_variables()?;
     let exporter = match protocol.as_deref().unwrap_or("http/protobuf") {
-        "http/protobuf" => match authority {
-            Some(pem) => builder.with_http().with_http_client(client(pem)?).build()?,
+        "http/protobuf" => match tls {
+            Some(tls) => builder.with_http().with_http_client(tls.client()?).build()?,
             None => builder.with_http().build()?,
         },
-        "grpc" => match authority {
-            Some(pem) => {
-                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-                builder.with_tonic().with_tls_config(tls).build()?
-            }
+        "grpc" => match tls {
+            Some(tls) => builder.with_tonic().with_tls_config(tls.of_grpc()).build()?,
             None => builder.with_tonic().build()?,
         },
         other => anyhow::bail!("OTEL_EXPORTER_OTLP_PROTOCOL {other:?}: expected http/protobuf or grpc"),
@@ -165,22 +159,71 @@ impl SpanProcessor for News {
     }
 }
 
-/// A client that trusts a certificate, with the exporter's own limit of time. It blocks, so it cannot be made where others wait.
-fn client(pem: Vec<u8>) -> anyhow::Result<reqwest::blocking::Client> {
-    let timeout = variable("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| variable("OTEL_EXPORTER_OTLP_TIMEOUT"));
-    let timeout = timeout
-        .and_then(|text| text.parse().ok())
-        .map_or(TIMEOUT, Duration::from_millis);
-    let make = move || {
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
-        reqwest::blocking::Client::builder()
-            .tls_certs_only(certificates)
-            .timeout(timeout)
-            .build()
-    };
-    let made = std::thread::spawn(make).join();
-    let made = made.map_err(|_| anyhow::anyhow!("the client of the collector could not be made"))?;
-    made.context("OTEL_EXPORTER_OTLP_CERTIFICATE: expected certificates (PEM)")
+/// What is told of the certificates between bridge and collector, in PEM. The exporter reads none of it by itself.
+struct Tls {
+    authorities: Option<Vec<u8>>,
+    /// Certificate and key by which the collector knows the bridge.
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Tls {
+    fn of_variables() -> anyhow::Result<Option<Self>> {
+        let authorities = file("CERTIFICATE")?;
+        let identity = match (file("CLIENT_CERTIFICATE")?, file("CLIENT_KEY")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                anyhow::bail!("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: expected both, or neither")
+            }
+        };
+        let is_told = authorities.is_some() || identity.is_some();
+        Ok(is_told.then_some(Self { authorities, identity }))
+    }
+
+    fn of_grpc(self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new();
+        let config = match self.authorities {
+            Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
+            None => config.with_enabled_roots(),
+        };
+        match self.identity {
+            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+            None => config,
+        }
+    }
+
+    /// A client for HTTP, with the exporter's own limit of time. It blocks, so it cannot be made where others wait.
+    fn client(self) -> anyhow::Result<reqwest::blocking::Client> {
+        let timeout = variable("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| variable("OTEL_EXPORTER_OTLP_TIMEOUT"));
+        let timeout = timeout
+            .and_then(|text| text.parse().ok())
+            .map_or(TIMEOUT, Duration::from_millis);
+        let make = move || {
+            let mut builder = reqwest::blocking::Client::builder().timeout(timeout);
+            if let Some(pem) = &self.authorities {
+                builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
+            }
+            if let Some((certificate, key)) = self.identity {
+                builder = builder.identity(reqwest::Identity::from_pem(&[key, certificate].join(&b'\n'))?);
+            }
+            builder.build()
+        };
+        let made = std::thread::spawn(make).join();
+        let made = made.map_err(|_| anyhow::anyhow!("the client of the collector could not be made"))?;
+        made.context("OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY: expected certificates and a key (PEM)")
+    }
+}
+
+/// What is in the file that a variable of the exporter names, the one for traces before the one for everything.
+fn file(name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    let names = [
+        format!("OTEL_EXPORTER_OTLP_TRACES_{name}"),
+        format!("OTEL_EXPORTER_OTLP_{name}"),
+    ];
+    let found = names.into_iter().find_map(|name| variable(&name).map(|file| (name, file)));
+    found
+        .map(|(name, file)| std::fs::read(&file).with_context(|| format!("{name} {file}")))
+        .transpose()
 }
 
 impl Drop for Guard {

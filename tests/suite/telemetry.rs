@@ -1,10 +1,13 @@
 //! What the server says: never a secret, and spans to whoever collects them.
 
+use std::path::Path;
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use reqwest::Method;
 
 use crate::support::bridge::{Bridge, eventually};
+use crate::support::collector::{Collector, Span};
 use crate::support::site::{Site, TOKEN_MARKER};
 use crate::upstream_service::{Fault, INTERNAL_URL, SECRET_MARKER, Target};
 
@@ -215,4 +218,78 @@ async fn export_is_off_where_a_variable_says_so() {
         let asked = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
         assert_eq!(asked.is_ok(), off.is_none(), "{off:?}");
     }
+}
+
+/// Writes a certificate of the CA and its key; those of the CA itself if there is none yet.
+fn certified(folder: &Path, name: &str, issuer: Option<&Issuer<'static, KeyPair>>) -> Issuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    if issuer.is_none() {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    std::fs::write(folder.join(format!("{name}.crt")), certificate.pem()).unwrap();
+    std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    Issuer::new(params, key)
+}
+
+#[tokio::test]
+async fn a_collector_and_the_bridge_know_each_other_by_their_certificates() {
+    let certificates = tempfile::tempdir().unwrap();
+    let folder = certificates.path();
+    let authority = certified(folder, "ca", None);
+    certified(folder, "server", Some(&authority));
+    certified(folder, "bridge", Some(&authority));
+    let Some(collector) = Collector::start_with_tls(folder).await else {
+        return;
+    };
+    let site = Site::start().await;
+    let manifests = site.path().to_str().unwrap().to_owned();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    for protocol in ["http/protobuf", "grpc"] {
+        for is_known in [false, true] {
+            let name = format!("{protocol} {is_known}");
+            let mut variables = collector.variables(protocol);
+            variables.push(("OTEL_SERVICE_NAME", name.clone()));
+            variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", path("ca.crt")));
+            if is_known {
+                variables.push(("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", path("bridge.crt")));
+                variables.push(("OTEL_EXPORTER_OTLP_CLIENT_KEY", path("bridge.key")));
+            }
+            let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let mut bridge = Bridge::start_with(&["--manifests", &manifests], &variables).await;
+            bridge.wait_ready().await;
+            assert_eq!(bridge.get(SCRIPT).await.status, 200);
+            // What is left is exported at the end.
+            bridge.terminate();
+            assert!(bridge.ended(Duration::from_secs(10)).await.success());
+            let has_come = |spans: &[Span]| spans.iter().any(|span| span.resource.get("service.name") == Some(&name));
+            match is_known {
+                true => _ = collector.until("its spans arrive", has_come).await,
+                false => assert!(!has_come(&collector.spans()), "{name}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn half_an_identity_for_the_collector_is_refused_at_the_start() {
+    let certificates = tempfile::tempdir().unwrap();
+    certified(certificates.path(), "ca", None);
+    let site = Site::start().await;
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ipxe-bridge"))
+        .args(["server", "--manifests", site.path().to_str().unwrap()])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
+        .env("OTEL_EXPORTER_OTLP_CLIENT_KEY", certificates.path().join("ca.key"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("expected both, or neither"),
+        "{said}"
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::{free_port, require, tools};
 pub struct Collector {
     _process: Leashed,
     folder: TempDir,
+    scheme: &'static str,
     http: u16,
     grpc: u16,
 }
@@ -53,13 +55,26 @@ impl Span {
 impl Collector {
     /// Starts one; `None` where it cannot be built, which was then said.
     pub async fn start() -> Option<Self> {
+        Self::start_on("http", "").await
+    }
+
+    /// The same with `ca.crt`, `server.crt` and `server.key` of a folder. It takes nothing from who shows no certificate of that CA.
+    pub async fn start_with_tls(certificates: &Path) -> Option<Self> {
+        let certificates = certificates.display();
+        let tls = format!(
+            ", tls: {{cert_file: '{certificates}/server.crt', key_file: '{certificates}/server.key', client_ca_file: '{certificates}/ca.crt'}}"
+        );
+        Self::start_on("https", &tls).await
+    }
+
+    async fn start_on(scheme: &'static str, tls: &str) -> Option<Self> {
         let tools = tokio::task::spawn_blocking(|| tools("collector")).await.unwrap();
         let tools = require("the OpenTelemetry Collector", tools)?;
         let folder = tempfile::Builder::new().prefix("collector-").tempdir().unwrap();
         let (http, grpc) = (free_port(), free_port());
         let spans = folder.path().join("spans");
         let config = format!(
-            "receivers:\n  otlp:\n    protocols:\n      http: {{endpoint: '127.0.0.1:{http}'}}\n      grpc: {{endpoint: '127.0.0.1:{grpc}'}}\n\
+            "receivers:\n  otlp:\n    protocols:\n      http: {{endpoint: '127.0.0.1:{http}'{tls}}}\n      grpc: {{endpoint: '127.0.0.1:{grpc}'{tls}}}\n\
              exporters:\n  file: {{path: '{}', flush_interval: 100ms}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    traces: {{receivers: [otlp], exporters: [file]}}\n",
             spans.display()
@@ -79,6 +94,7 @@ impl Collector {
         Some(Self {
             _process: process,
             folder,
+            scheme,
             http,
             grpc,
         })
@@ -88,7 +104,7 @@ impl Collector {
     pub fn variables(&self, protocol: &str) -> Vec<(&'static str, String)> {
         let port = if protocol == "grpc" { self.grpc } else { self.http };
         vec![
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}")),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("{}://127.0.0.1:{port}", self.scheme)),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
         ]
