@@ -48,18 +48,28 @@ impl Progress {
     }
 }
 
+/// On one line, whatever the words are: it becomes a part of lines of the log.
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.state.as_str(), self.stage.as_str()) {
             ("", _) => f.write_str("no state yet"),
-            (state, "") => write!(f, "state {state}"),
-            (state, stage) => write!(f, "state {state}, stage {stage}"),
+            (state, "") => write!(f, "state {}", state.escape_debug()),
+            (state, stage) => write!(f, "state {}, stage {}", state.escape_debug(), stage.escape_debug()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn words_that_are_none_stay_on_their_line() {
+        let odd = super::Progress {
+            state: "installed".to_owned(),
+            stage: "Done\n\x1b[31mINFO another line".to_owned(),
+        };
+        assert_eq!(odd.to_string(), r"state installed, stage Done\n\u{1b}[31mINFO another line");
+    }
+
     use super::*;
 
     fn boots_from_disk(state: &str, stage: &str) -> bool {

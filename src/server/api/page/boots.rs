@@ -7,7 +7,7 @@ use crate::boot::mac::MacAddr;
 use crate::server::api::boots::{BootView, FetchView};
 use crate::server::timeline::{Outcome, Timeline};
 
-use super::overview::Shown;
+use super::overview::{SHOWN, Shown};
 
 /// What a boot loads, in this order.
 const KINDS: [ArtifactKind; 3] = [ArtifactKind::Kernel, ArtifactKind::Initrd, ArtifactKind::Rootfs];
@@ -36,11 +36,18 @@ pub struct Bar {
     pub text: String,
 }
 
-/// Boots that go on or came to a standstill lately; what goes on comes first, then the latest sign of life.
+/// Boots that go on or came to a standstill lately, each with the latest sign of life first. Half of the places are for those that stand
+/// still, so that a rack that is switched on does not hide the machine that is looked for, nor they the rack.
 pub fn in_progress(timeline: &Timeline, now: Timestamp) -> Shown<Progress> {
-    let mut boots = timeline.last(now, usize::MAX, |boot, outcome| boot.is_in_progress(outcome, now));
-    boots.sort_by_key(|(_, outcome)| *outcome != Outcome::Running);
-    Shown::of(boots.iter().map(|boot| Progress::of(boot.0.mac, BootView::of(boot, now))))
+    let boots = timeline.last(now, usize::MAX, |boot, outcome| boot.is_in_progress(outcome, now));
+    let (running, stalled): (Vec<_>, Vec<_>) = boots.into_iter().partition(|(_, outcome)| *outcome == Outcome::Running);
+    let (first, others) = stalled.split_at(stalled.len().min(SHOWN / 2));
+    let ordered: Vec<_> = first.iter().chain(&running).chain(others).collect();
+    Shown::of(
+        ordered
+            .into_iter()
+            .map(|boot| Progress::of(boot.0.mac, BootView::of(boot, now))),
+    )
 }
 
 /// The last boots of a machine, the latest first.
@@ -102,4 +109,41 @@ fn mib(bytes: u64) -> String {
 /// `2026-11-24T10:00:00.123Z` for people.
 pub fn second(time: &str) -> String {
     format!("{} UTC", time.get(..19).unwrap_or(time).replace('T', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::boot_id::{BootId, random};
+    use crate::server::timeline::Script;
+
+    #[test]
+    fn a_machine_that_stands_still_is_not_hidden_by_a_rack_that_boots() {
+        let timeline = Timeline::default();
+        let at = |second| Timestamp::from_second(second).expect("valid");
+        let begin = |number: u8, second| {
+            let id = BootId {
+                mac: MacAddr::from_octets([0x52, 0x54, 0, 0, 0, number]).expect("unicast"),
+                trace: random(),
+                span: random(),
+                is_sampled: false,
+                issued: 0,
+            };
+            let script = Script {
+                boots: "Environment".into(),
+                environment: None,
+                rule: "BareMetalHost".to_owned(),
+                by_override: None,
+                reason: String::new(),
+                client: String::new(),
+                way: None,
+            };
+            timeline.script(&id, script, at(second));
+        };
+        begin(0, 1000);
+        (1..=60).for_each(|number| begin(number, 1600));
+        let shown = in_progress(&timeline, at(1610));
+        assert_eq!((shown.total, shown.items.len()), (61, SHOWN));
+        assert_eq!(shown.items[0].hyphenated, "52-54-00-00-00-00");
+    }
 }

@@ -11,7 +11,7 @@ use crate::server::context::Context;
 use crate::server::snapshot::{Published, SourceState};
 
 /// How many items of a kind are shown; the rest is in the inventory.
-const SHOWN: usize = 50;
+pub const SHOWN: usize = 50;
 
 /// A certificate that ends within so many seconds needs attention: a week, as in the alert.
 const CERTIFICATE_WARNING: i64 = 7 * 24 * 3600;
