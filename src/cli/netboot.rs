@@ -1,5 +1,6 @@
 //! The flags of `ipxe-bridge netboot`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -154,6 +155,10 @@ impl NetbootArgs {
             return Err(format!(
                 "--interface: {name:?} cannot be the name of an interface, expected one such as eth1"
             ));
+        }
+        let mut named = HashSet::new();
+        if let Some(name) = self.interface.iter().find(|name| !named.insert(*name)) {
+            return Err(format!("--interface: {name} is named twice"));
         }
         if self.pxe_vendor.iter().any(|vendor| vendor.is_empty() || vendor.len() > 64) {
             return Err("--pxe-vendor: expected 1 to 64 characters: with none every machine would be one".to_owned());

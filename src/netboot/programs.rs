@@ -37,8 +37,10 @@ impl Programs {
         let files: BTreeMap<_, _> = files.into_iter().map(|(name, bytes)| (name, Program::of(bytes))).collect();
         let choose = |platform, native| {
             let candidates = files.iter().filter(|(_, program)| program.platform == Some(platform));
-            let ranked = candidates.filter_map(|(name, program)| Some((rank(name, program, native, &files)?, name)));
-            ranked.min().map(|(_, name)| name.clone())
+            // Of two alike the one nearer to the top counts: what somebody put away in a folder below is not what is to be booted.
+            let ranked = candidates
+                .filter_map(|(name, program)| Some((rank(name, program, native, &files)?, name.matches('/').count(), name)));
+            ranked.min().map(|(_, _, name)| name.clone())
         };
         let best = Platform::VARIANTS
             .iter()
@@ -282,6 +284,13 @@ mod tests {
 
     fn folder(names: &[(&str, Bytes)]) -> Programs {
         Programs::new(names.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())))
+    }
+
+    #[test]
+    fn of_two_alike_the_one_nearer_to_the_top_counts() {
+        let program = || efi_program(0x8664, false, "");
+        let programs = folder(&[("backup/snponly.efi", program()), ("snponly.efi", program())]);
+        assert_eq!(programs.best(Platform::X64, false), Some("snponly.efi"));
     }
 
     #[test]
