@@ -1,5 +1,8 @@
 //! What can be seen of a boot: its files belong to its script on every replica, the timeline tells how far it is.
 
+mod logs;
+mod replicas;
+
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -7,7 +10,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, command, eventually};
-use crate::support::free_port;
 use crate::support::site::Site;
 use crate::upstream_service::{Fault, Target};
 
@@ -38,70 +40,6 @@ async fn boots(bridge: &Bridge, mac: &str) -> Vec<Value> {
     let answer = bridge.get(&format!("/boots/{mac}")).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json().as_array().unwrap().clone()
-}
-
-#[tokio::test]
-async fn a_boot_is_one_whichever_replica_its_files_come_from() {
-    let site = Site::start().await;
-    let keys = keys("1", SECRET, 3600);
-    let folder = keys.path().to_str().unwrap();
-    let ports = [free_port(), free_port()].map(|port| port.to_string());
-    let peers = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
-    let arguments = |port: usize| ["--boot-keys", folder, "--peers", &peers, "--metrics-port", &ports[port]];
-    let (one, two) = (site.bridge(&arguments(0)).await, site.bridge(&arguments(1)).await);
-    let [kernel, initrd, rootfs] = files(&one.script(MAC).await);
-    let begun = &boots(&one, MAC).await[0];
-    assert_eq!(begun["outcome"], "Running");
-    assert_eq!(begun["environment"], "a/lab");
-    assert_eq!(begun["reason"], "BareMetalHost a/n1 wants InfraEnv a/lab");
-    assert_eq!(two.get(&kernel).await.status, 200);
-    let initrd = one.get(&initrd).await.body.len() as u64;
-    assert_eq!(two.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
-    assert!(
-        boots(&two, MAC).await[0]["outcome"] == "Running",
-        "a HEAD is no root file system"
-    );
-    assert_eq!(two.get(&rootfs).await.status, 200);
-    eventually("both know of it", SECOND * 5, async || {
-        boots(&two, MAC).await[0]["outcome"] == "Complete"
-    })
-    .await;
-    let steps = |boot: &Value| -> Vec<(String, u64)> {
-        let steps = boot["steps"].as_array().unwrap().iter();
-        steps
-            .map(|step| (step["kind"].as_str().unwrap().to_owned(), step["bytes"].as_u64().unwrap()))
-            .collect()
-    };
-    let all = [("kernel", 300_000), ("initrd", initrd), ("rootfs", 3_000_000)].map(|(kind, bytes)| (kind.to_owned(), bytes));
-    eventually("each knows all of it", SECOND * 10, async || {
-        let (first, second) = (boots(&one, MAC).await, boots(&two, MAC).await);
-        first == second && first.len() == 1 && steps(&first[0]) == all
-    })
-    .await;
-    let first = boots(&one, MAC).await;
-    assert_eq!(
-        (&first[0]["outcome"], &first[0]["environment"]),
-        (&Value::from("Complete"), &Value::from("a/lab"))
-    );
-    for (bridge, line) in [(&one, "script served"), (&two, "artifact served")] {
-        let log = bridge.log();
-        let line = log.lines().find(|text| text.contains(line)).unwrap();
-        let line: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(
-            (&line["trace_id"], &line["mac"]),
-            (&first[0]["trace"], &Value::from(MAC)),
-            "{line}"
-        );
-    }
-    let complete = "ipxe_bridge_boots_total{outcome=\"Complete\"}";
-    eventually("it is counted by one", SECOND * 15, async || {
-        one.metrics().await.contains(&format!("{complete} 1\n"))
-    })
-    .await;
-    assert!(two.metrics().await.contains(&format!("{complete} 0\n")));
-    // One that starts later learns what the others remember.
-    let late = site.bridge(&["--peers", &peers]).await;
-    eventually("it was told", SECOND * 10, async || boots(&late, MAC).await == first).await;
 }
 
 #[tokio::test]
@@ -332,45 +270,6 @@ async fn a_file_that_is_refused_or_left_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_replica_that_ends_tells_the_others_of_its_downloads_to_their_end() {
-    let site = Site::start().await;
-    let ports = [free_port(), free_port()].map(|port| port.to_string());
-    let peers = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
-    let arguments = |port: usize| {
-        [
-            "--connection-rate-limit",
-            "500k",
-            "--peers",
-            &peers,
-            "--metrics-port",
-            &ports[port],
-        ]
-    };
-    let (mut one, two) = (site.bridge(&arguments(0)).await, site.bridge(&arguments(1)).await);
-    let [_, _, rootfs] = files(&one.script(MAC).await);
-    let download = one.send(Method::GET, &rootfs, &[]).await;
-    let bytes = async || {
-        let boots = boots(&two, MAC).await;
-        boots
-            .first()
-            .and_then(|boot| boot["steps"][0]["bytes"].as_u64())
-            .unwrap_or_default()
-    };
-    one.terminate();
-    let fetched = tokio::spawn(async { download.bytes().await.unwrap().len() });
-    let last = std::sync::atomic::AtomicU64::new(0);
-    eventually("the other one sees it move while it ends", SECOND * 10, async || {
-        let now = bytes().await;
-        let before = last.swap(now, std::sync::atomic::Ordering::Relaxed);
-        before > 0 && now > before
-    })
-    .await;
-    assert_eq!(fetched.await.unwrap(), 3_000_000);
-    assert!(one.ended(SECOND * 10).await.success());
-    assert_eq!(boots(&two, MAC).await[0]["outcome"], "Complete");
-}
-
-#[tokio::test]
 async fn watchers_are_limited_and_hold_up_no_end() {
     let site = Site::start().await;
     let mut bridge = site.bridge(&[]).await;
@@ -438,67 +337,6 @@ async fn a_machine_that_boots_its_disk_and_one_that_nobody_knows_are_told_apart(
     assert_eq!(machines("").await.len(), 2);
     assert_eq!(machines("?limit=1").await.len(), 1);
     assert_eq!(bridge.get("/boots?limit=all").await.status, 400);
-}
-
-#[tokio::test]
-async fn every_line_of_a_boot_has_its_machine_and_its_trace_in_text_too() {
-    let site = Site::start().await;
-    let bridge = site.bridge(&["--log-format", "text"]).await;
-    let [kernel, _, rootfs] = files(&bridge.script(MAC).await);
-    let trace = boots(&bridge, MAC).await[0]["trace"].as_str().unwrap().to_owned();
-    assert_eq!(bridge.get(&kernel).await.status, 200);
-    assert_eq!(bridge.ask(Method::HEAD, &rootfs, &[]).await.status, 200);
-    site.upstream
-        .set_fault(Target::Rootfs, Some(Fault::CutAfter(1_000_000)), Some(1));
-    assert_eq!(bridge.get(&rootfs).await.body.len(), 3_000_000);
-    for what in [
-        "script served",
-        "headers served",
-        "upstream broke off",
-        "artifact served artifact=\"kernel\"",
-        "artifact served artifact=\"rootfs\"",
-    ] {
-        eventually(what, SECOND * 5, async || bridge.log().contains(what)).await;
-        let log = bridge.log();
-        let line = log.lines().find(|line| line.contains(what)).unwrap();
-        assert!(
-            line.contains(MAC) && line.contains(&format!("trace_id=\"{trace}\"")),
-            "{line}"
-        );
-    }
-    site.upstream.set_fault(Target::Script, Some(Fault::Status(500)), None);
-    let waiting = "52:54:00:cc:00:02";
-    assert_eq!(bridge.get(&format!("/ipxe-mac-boot/{waiting}")).await.status, 503);
-    let log = bridge.log();
-    let line = log.lines().find(|line| line.contains("no script: ")).unwrap();
-    assert!(line.contains(waiting) && line.contains("trace_id=\""), "{line}");
-    assert!(boots(&bridge, waiting).await.is_empty(), "it has not begun to boot");
-}
-
-#[tokio::test]
-async fn a_flood_of_requests_is_no_flood_of_the_log_and_hides_no_other_machine() {
-    let site = Site::start().await;
-    let bridge = site.bridge(&["--log-level", "info"]).await;
-    for _ in 0..500 {
-        bridge.script(MAC).await;
-        bridge.get("/ipxe-mac-boot/52:54:00:cc:00:02").await;
-    }
-    bridge.script("52:54:00:cc:00:09").await;
-    eventually("it is said how much was left out", SECOND * 15, async || {
-        bridge.log().contains("lines were left out of the log")
-    })
-    .await;
-    let log = bridge.log();
-    let about = |mac: &str| {
-        log.lines()
-            .filter(|line| line.contains("script served") && line.contains(mac))
-            .count()
-    };
-    assert!((30..60).contains(&about(MAC)), "{}", about(MAC));
-    assert_eq!(about("52:54:00:cc:00:09"), 1);
-    let left_out = log.lines().find(|line| line.contains("lines were left out")).unwrap();
-    let left_out: Value = serde_json::from_str(left_out).unwrap();
-    assert!(left_out["lines"].as_u64().unwrap() > 400, "{left_out}");
 }
 
 #[tokio::test]

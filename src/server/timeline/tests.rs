@@ -137,9 +137,9 @@ fn two_servers_that_tell_each_other_know_the_whole_boot_and_count_it_once() {
     exchange();
     for timeline in [&one, &two] {
         let boots = timeline.of(id.mac, at(112));
-        let [(boot, Outcome::Running)] = &boots[..] else {
-            panic!("one boot that runs: {boots:?}")
-        };
+        assert_eq!(boots.len(), 1, "{boots:?}");
+        let (boot, outcome) = &boots[0];
+        assert_eq!(*outcome, Outcome::Running);
         let steps: Vec<_> = boot.steps.iter().map(|step| (step.kind, step.bytes())).collect();
         assert_eq!(steps, [(ArtifactKind::Kernel, 0), (ArtifactKind::Rootfs, 60)]);
         assert_eq!(boot.script.as_ref().map(|script| script.rule.as_str()), Some("BareMetalHost"));
@@ -205,9 +205,8 @@ fn a_file_that_is_refused_again_and_again_is_one_step_until_it_is_sent() {
     }
     for timeline in [&one, &two] {
         let (boot, outcome) = timeline.of(id.mac, at(112)).remove(0);
-        let [step] = &boot.steps.iter().collect::<Vec<_>>()[..] else {
-            panic!("one step: {boot:?}")
-        };
+        assert_eq!(boot.steps.len(), 1, "{boot:?}");
+        let step = &boot.steps[0];
         assert_eq!((step.begun, step.ended()), (at(101), Some((End::Refused, at(111)))));
         assert_eq!(outcome, Outcome::Running, "it may try again");
         assert_eq!(timeline.of(id.mac, at(111 + 181))[0].1, Outcome::Aborted);
