@@ -97,15 +97,15 @@ fn files_below(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn argo_cds_config_map_holds_the_health_script() {
+fn argo_cds_config_map_holds_the_health_scripts() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/argocd");
     let config_map = fs::read_to_string(root.join("argocd-cm.yaml")).unwrap();
     let config_map: serde_json::Value = serde_saphyr::from_str(&config_map).unwrap();
-    let script = fs::read_to_string(root.join("ipxebridge-health.lua")).unwrap();
-    assert_eq!(
-        config_map["data"]["resource.customizations.health.ipxe-bridge.io_IpxeBridge"],
-        script.as_str()
-    );
+    for kind in ["IpxeBridge", "IpxeHostOverride"] {
+        let script = fs::read_to_string(root.join(format!("{}-health.lua", kind.to_lowercase()))).unwrap();
+        let key = format!("resource.customizations.health.ipxe-bridge.io_{kind}");
+        assert_eq!(config_map["data"][&key], script.as_str());
+    }
 }
 
 #[test]

@@ -1,12 +1,16 @@
-//! What Argo CD makes of a bridge, by the shipped script in a real Lua interpreter.
+//! What Argo CD makes of bridges and overrides, by the shipped scripts in a real Lua interpreter.
 
+use ipxe_bridge::boot::standing;
 use ipxe_bridge::operator::reason::Reason;
 use mlua::{Lua, Table, Value as LuaValue};
 
 use super::*;
 
-/// Health and message.
-fn health(bridge: &Value) -> (String, String) {
+const BRIDGE: &str = include_str!("../../../config/argocd/ipxebridge-health.lua");
+const OVERRIDE: &str = include_str!("../../../config/argocd/ipxehostoverride-health.lua");
+
+/// Health and message by a script.
+fn health(script: &str, object: &Value) -> (String, String) {
     fn value(lua: &Lua, json: &Value) -> LuaValue {
         let text = |text: &str| LuaValue::String(lua.create_string(text).unwrap());
         match json {
@@ -25,8 +29,7 @@ fn health(bridge: &Value) -> (String, String) {
         }
     }
     let lua = Lua::new();
-    lua.globals().set("obj", value(&lua, bridge)).unwrap();
-    let script = include_str!("../../../config/argocd/ipxebridge-health.lua");
+    lua.globals().set("obj", value(&lua, object)).unwrap();
     let answer: Table = lua.load(script).eval().unwrap();
     (answer.get("status").unwrap(), answer.get("message").unwrap())
 }
@@ -80,7 +83,39 @@ fn the_health_of_a_bridge_follows_its_conditions() {
             ("Suspended", "UriMissing: words"),
         ),
     ] {
-        let (status, message) = health(&bridge);
+        let (status, message) = health(BRIDGE, &bridge);
         assert_eq!((status.as_str(), message.as_str()), expected, "{bridge}");
+    }
+}
+
+#[test]
+fn the_health_of_an_override_tells_mistakes_from_what_was_asked_for() {
+    use standing::Reason;
+    let with = |observed: i64, ready: Reason, conflicted: Reason| {
+        let condition = |type_: &str, holds: Reason, reason: Reason| json!({"type": type_, "status": if reason == holds { "True" } else { "False" }, "reason": reason.to_string(), "message": "words"});
+        let mut conflict = condition("Conflicted", Reason::EqualPriority, conflicted);
+        if conflicted == Reason::OtherNamespace {
+            conflict["status"] = json!("True");
+        }
+        json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "conditions": [condition("Ready", Reason::Serving, ready), conflict]}})
+    };
+    let waiting = ("Progressing".to_owned(), "Waiting for a bridge".to_owned());
+    assert_eq!(health(OVERRIDE, &json!({"metadata": {"generation": 1}})), waiting);
+    assert_eq!(health(OVERRIDE, &with(1, Reason::Serving, Reason::NoConflict)), waiting);
+    for conflict in [Reason::EqualPriority, Reason::OtherNamespace] {
+        let (status, message) = health(OVERRIDE, &with(2, Reason::Serving, conflict));
+        assert_eq!((status.as_str(), message), ("Degraded", format!("{conflict}: words")));
+    }
+    for reason in <Reason as strum::VariantArray>::VARIANTS {
+        // Whoever adds a reason says here what it means.
+        let expected = match reason {
+            Reason::Serving | Reason::Expired | Reason::Exhausted | Reason::Overruled => "Healthy",
+            Reason::NoMachine => "Suspended",
+            Reason::Invalid | Reason::OtherNamespace | Reason::EqualPriority => "Degraded",
+            Reason::ScriptMissing | Reason::ScriptInvalid | Reason::EnvironmentMissing => "Degraded",
+            Reason::Accepted | Reason::NoConflict | Reason::ScriptMistakes | Reason::NoMistakes => continue,
+        };
+        let (status, message) = health(OVERRIDE, &with(2, *reason, Reason::NoConflict));
+        assert_eq!((status.as_str(), message), (expected, format!("{reason}: words")));
     }
 }
