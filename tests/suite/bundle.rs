@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::olm::Edge;
 use crate::support::bundle::{self, documents};
 use crate::support::{require, tools};
 pub use rules::findings;
@@ -87,15 +88,34 @@ fn the_official_validators_have_nothing_to_say() {
     assert_eq!(verify(&tools, &committed()), "");
     // They are awake: each of them finds what is wrong for it.
     let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
-    let mut account = committed();
-    let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: ipxe-bridge-operator}\n";
-    account.insert("bundle/manifests/account.yaml".to_owned(), text.to_owned());
+    let manifest = |text: &str| {
+        let mut files = committed();
+        files.insert("bundle/manifests/more.yaml".to_owned(), text.to_owned());
+        files
+    };
+    let account = manifest("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: ipxe-bridge-operator}\n");
+    let budget = "kind: PodDisruptionBudget\nmetadata: {name: x}\nspec: {maxUnavailable: 0}\n";
+    let removed = budget.replace("maxUnavailable: 0", "maxUnavailable: 1");
     let mut lost = committed();
     lost.remove("bundle/manifests/ipxehostoverrides.ipxe-bridge.io.yaml").unwrap();
     let mut missed = Vec::new();
     let definition = "bundle/manifests/ipxebridges.ipxe-bridge.io.yaml";
     for (files, message) in [
         (account, "ipxe-bridge-operator"),
+        (manifest(&format!("apiVersion: policy/v1\n{budget}")), "maxUnavailable"),
+        (manifest(&format!("apiVersion: policy/v1beta1\n{removed}")), "1.25"),
+        (
+            manifest("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n"),
+            "not supported type",
+        ),
+        (
+            with(
+                ANNOTATIONS,
+                "/annotations/operators.operatorframework.io.bundle.mediatype.v1",
+                &json!("x"),
+            ),
+            "mediatype",
+        ),
         (lost, "IpxeHostOverride"),
         (csv("/spec/minKubeVersion", json!("1.30")), "1.30"),
         (csv("/spec/icon", Value::Null), "Icon not specified"),
@@ -185,7 +205,15 @@ fn our_own_rules_find_nothing_and_each_of_them_can() {
         (feature("proxy-aware", json!("maybe")), "feature proxy-aware is neither"),
         (
             csv("/metadata/labels/operatorframework.io~1arch.arm64", Value::Null),
-            "architecture arm64",
+            "arch.arm64",
+        ),
+        (
+            csv("/metadata/labels/operatorframework.io~1os.linux", Value::Null),
+            "os.linux",
+        ),
+        (
+            annotation("operatorframework.io/suggested-namespace", Value::Null),
+            "no namespace is suggested",
         ),
         (csv("/spec/installModes/0/supported", json!(true)), "only AllNamespaces"),
         (csv("/spec/minKubeVersion", json!("1.31.0")), "do not fit each other"),
@@ -221,6 +249,10 @@ fn our_own_rules_find_nothing_and_each_of_them_can() {
         (annotation("alm-examples", json!("[]")), "IpxeHostOverride has no example"),
         (csv("/spec/relatedImages", json!([])), "relatedImages are {}"),
         (
+            csv(&format!("{owned}/0/resources/0/name"), json!("serviceaccounts")),
+            "IpxeBridge has to do with \"serviceaccounts\"",
+        ),
+        (
             csv("/spec/relatedImages/0/image", json!("x:latest")),
             "an image is not REGISTRY",
         ),
@@ -232,6 +264,10 @@ fn our_own_rules_find_nothing_and_each_of_them_can() {
         (csv(rule, bind), "a right to every role"),
         (csv(&format!("{container}/name"), json!("x")), "not called manager"),
         (csv(&format!("{container}/resources"), json!({})), "requests no CPU"),
+        (
+            csv(&format!("{container}/resources/limits"), Value::Null),
+            "memory has no limit",
+        ),
         (
             csv(&format!("{container}/securityContext/runAsUser"), json!(1)),
             "OpenShift chooses the user",
@@ -284,8 +320,22 @@ fn the_scorecard_passes() {
         let result = state(&committed(), name);
         assert!(result["state"] == "pass" && result["errors"].is_null(), "{name}: {result}");
     }
-    let undescribed = with(CSV, "/spec/customresourcedefinitions/owned/0/specDescriptors", &json!([]));
-    assert_eq!(state(&undescribed, "olm-spec-descriptors")["state"], "fail");
+    // They are awake, but for one: an example without a spec is only suggested to have one.
+    let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
+    let example = r#"[{"apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeBridge", "metadata": {"name": "x"}, "spec": {"colour": "blue"}}]"#;
+    let owned = "/spec/customresourcedefinitions/owned/0";
+    for (files, test) in [
+        (csv("/spec/minKubeVersion", json!("1.30")), "olm-bundle-validation"),
+        (
+            csv("/metadata/annotations/alm-examples", json!(example)),
+            "olm-crds-have-validation",
+        ),
+        (csv(&format!("{owned}/resources"), json!([])), "olm-crds-have-resources"),
+        (csv(&format!("{owned}/specDescriptors"), json!([])), "olm-spec-descriptors"),
+        (csv(owned, Value::Null), "olm-status-descriptors"),
+    ] {
+        assert_eq!(state(&files, test)["state"], "fail", "{test}");
+    }
 }
 
 #[test]
@@ -305,7 +355,10 @@ fn the_catalog_is_valid_and_holds_the_bundle() {
     let Some(objects) = bundle::rendered("config/manifests") else {
         return;
     };
-    let next = written(&bundle::files(&crate::olm::next(&objects).0, crate::olm::NEXT));
+    let next = written(&bundle::files(
+        &crate::olm::next(&objects, Edge::Replaces).0,
+        crate::olm::NEXT,
+    ));
     let next = bundle::catalog(&tools, &[next.path()]);
     let text = fs::read_to_string(next.path().join("catalog.yaml")).unwrap();
     assert!(text.contains(&format!("replaces: ipxe-bridge-operator.v{VERSION}")), "{text}");

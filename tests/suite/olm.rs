@@ -18,6 +18,7 @@ use crate::support::operator::NAMESPACE;
 
 const SECOND: Duration = Duration::from_secs(1);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const BETWEEN: &str = "98.0.0";
 pub const NEXT: &str = "99.0.0";
 const LACKING: &str = "99.0.1";
 const CSV: &str = "bundle/manifests/ipxe-bridge-operator.clusterserviceversion.yaml";
@@ -32,15 +33,30 @@ pub fn written(files: &BTreeMap<String, String>) -> TempDir {
     folder
 }
 
-/// A next version as a release makes it: another image, a line to the version before, and a definition with one more field.
-pub fn next(objects: &[Value]) -> (Vec<Value>, String) {
+/// How a catalog leads from the installed version to the next one. A release writes both.
+#[derive(Clone, Copy)]
+pub enum Edge {
+    /// The next one replaces it.
+    Replaces,
+    /// The next one replaces one that is not there any more, and skips all between.
+    SkipRange,
+}
+
+/// A next version: another image, a line to the installed version, and a definition with one more field.
+pub fn next(objects: &[Value], edge: Edge) -> (Vec<Value>, String) {
     let (now, next) = (bundle::image(objects), format!("quay.io/ipxe-bridge/ipxe-bridge:{NEXT}"));
     let text = serde_json::to_string(objects).unwrap().replace(&now, &next);
     let mut objects: Vec<Value> = serde_json::from_str(&text).unwrap();
     for object in &mut objects {
         if object["kind"] == "ClusterServiceVersion" {
-            object["spec"]["replaces"] = json!(format!("{PACKAGE}.v{VERSION}"));
-            object["metadata"]["annotations"]["olm.skipRange"] = json!(format!(">={VERSION} <{NEXT}"));
+            let before = match edge {
+                Edge::Replaces => VERSION,
+                Edge::SkipRange => BETWEEN,
+            };
+            object["spec"]["replaces"] = json!(format!("{PACKAGE}.v{before}"));
+            if let Edge::SkipRange = edge {
+                object["metadata"]["annotations"]["olm.skipRange"] = json!(format!(">={VERSION} <{NEXT}"));
+            }
         }
         if object["metadata"]["name"] == "ipxebridges.ipxe-bridge.io" {
             let fields = &mut object["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
@@ -120,7 +136,7 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
         return;
     };
     let program = Path::new(env!("CARGO_BIN_EXE_ipxe-bridge"));
-    let (now_image, (next_objects, next_image)) = (bundle::image(&objects), next(&objects));
+    let (now_image, (next_objects, next_image)) = (bundle::image(&objects), next(&objects, Edge::SkipRange));
     let Some(_node) = Node::start(&plane, &[(&now_image, program), (&next_image, program)]).await else {
         return;
     };
@@ -182,7 +198,7 @@ async fn a_subscription_installs_upgrades_and_leaves_everything_behind_that_user
     let script = script.text().await.unwrap();
     assert!(script.contains("IpxeHostOverride lab/server-2-repair"), "{script}");
 
-    // The catalog has the next version, and as each release makes it no other.
+    // Two releases later the catalog has the newest version and no other.
     olm.serve(&[newer.path()]).await;
     olm.succeeded(NEXT).await;
     eventually("the version before is gone", SECOND * 60, async || olm.csv(VERSION).is_null()).await;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::install::{commands, nothing_is_left, remove};
-use crate::olm::{NEXT, images as images_of_pods, next, ready, written};
+use crate::olm::{Edge, NEXT, images as images_of_pods, next, ready, written};
 use crate::support::bridge::eventually;
 use crate::support::bundle::{self, Entries, PACKAGE, documents};
 use crate::support::control_plane::{CRDS, ControlPlane};
@@ -148,7 +148,7 @@ async fn a_site_without_the_internet_installs_from_its_own_registry_with_olm_v1_
         return;
     };
     let program = Path::new(env!("CARGO_BIN_EXE_ipxe-bridge"));
-    let (now_image, (next_objects, next_image)) = (bundle::image(&objects), next(&objects));
+    let (now_image, (next_objects, next_image)) = (bundle::image(&objects), next(&objects, Edge::Replaces));
     let Some(_node) = Node::start(&plane, &[(&now_image, program), (&next_image, program)]).await else {
         return;
     };

@@ -106,8 +106,20 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
         return;
     };
     assert_eq!(made["spec"]["replaces"], "ipxe-bridge-operator.v99.1.0");
-    let range = made["metadata"]["annotations"]["olm.skipRange"].as_str().unwrap();
-    assert!(range.starts_with(">=") && range.ends_with(" <99.2.0"), "{range}");
+    let range = || {
+        let changes = fs::read_to_string(root.join("CHANGELOG.md")).unwrap();
+        let first = changes
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .next_back()
+            .unwrap();
+        format!(">={} <99.2.0", first.split(' ').next().unwrap())
+    };
+    assert_eq!(
+        made["metadata"]["annotations"]["olm.skipRange"],
+        range(),
+        "from the first release on"
+    );
     assert_eq!(
         made["spec"]["relatedImages"][0]["image"],
         "quay.io/ipxe-bridge/ipxe-bridge:99.2.0"

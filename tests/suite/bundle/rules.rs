@@ -134,11 +134,13 @@ impl Bundle<'_> {
             let is_said = ["true", "false"].contains(&self.annotation(&format!("{FEATURES}{feature}")));
             self.must(is_said, format!("feature {feature} is neither true nor false"));
         }
-        for architecture in ["amd64", "arm64"] {
-            let label = format!("operatorframework.io/arch.{architecture}");
+        for platform in ["arch.amd64", "arch.arm64", "os.linux"] {
+            let label = format!("operatorframework.io/{platform}");
             let is_said = self.csv["metadata"]["labels"][&label] == "supported";
-            self.must(is_said, format!("architecture {architecture} is not said to be supported"));
+            self.must(is_said, format!("{platform} is not said to be supported"));
         }
+        let namespace = !self.annotation("operatorframework.io/suggested-namespace").is_empty();
+        self.must(namespace, "no namespace is suggested");
     }
 
     fn cluster(&mut self) {
@@ -196,6 +198,13 @@ impl Bundle<'_> {
             self.must(!owned.is_null(), format!("{kind} is not owned by the CSV"));
             let resources = list(owned, "/resources");
             self.must(!resources.is_empty(), format!("{kind} has no resources"));
+            for resource in resources {
+                let name = text(resource, "/name");
+                self.must(
+                    name.is_empty() || name.contains('.'),
+                    format!("{kind} has to do with {name:?}: what is part of Kubernetes has no name there"),
+                );
+            }
             let secrets = resources.iter().any(|resource| resource["kind"] == "Secret");
             self.must(secrets, format!("{kind} does not say that it has to do with Secrets"));
             self.must(text(owned, "/description").len() > 20, format!("{kind} has no description"));
@@ -288,6 +297,8 @@ impl Bundle<'_> {
             requests["cpu"].is_string() && requests["memory"].is_string(),
             "the operator requests no CPU or memory",
         );
+        let limit = &container["resources"]["limits"]["memory"];
+        self.must(limit.is_string(), "the operator's memory has no limit");
         let fixed = ["runAsUser", "runAsGroup", "fsGroup"]
             .iter()
             .any(|field| !pod["securityContext"][field].is_null() || !container["securityContext"][field].is_null());

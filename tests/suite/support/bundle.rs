@@ -185,18 +185,23 @@ fn owned(definition: &Value) -> Value {
     let schema = &version["schema"]["openAPIV3Schema"];
     let kind = spec["names"]["kind"].as_str().unwrap();
     // Overrides are answered by bridges; what keeps one is at most the script that it names.
-    let resources: Vec<Value> = match kind {
+    let resources: Vec<(String, String)> = match kind {
         "IpxeBridge" => Kind::all()
             .map(|kind| {
-                let resource = kind.resource();
-                json!({"kind": kind.to_string(), "name": kind.plural(), "version": resource.version})
+                (
+                    kind.to_string(),
+                    if kind.is_optional() { kind.plural() } else { String::new() },
+                )
             })
-            .chain([json!({"kind": "Secret", "name": "secrets", "version": "v1"})])
+            .chain([("Secret".to_owned(), String::new())])
             .collect(),
-        _ => ["ConfigMap", "Secret"]
-            .map(|kind| json!({"kind": kind, "name": "", "version": "v1"}))
-            .into(),
+        _ => ["ConfigMap", "Secret"].map(|kind| (kind.to_owned(), String::new())).into(),
     };
+    // OpenShift's console looks a kind that has a name up as a definition, and links its objects as instances of the operator.
+    let resources: Vec<Value> = resources
+        .into_iter()
+        .map(|(kind, name)| json!({"kind": kind, "name": name, "version": "v1"}))
+        .collect();
     json!({
         "name": name(definition),
         "kind": kind,

@@ -49,13 +49,16 @@ pub fn of_spec(schema: &Value) -> Vec<Value> {
 /// A descriptor for every field of a status.
 pub fn of_status(schema: &Value) -> Vec<Value> {
     let mut found = Vec::new();
-    walk(schema, "", &mut found, false, &|path, _| {
-        vec![match path {
+    walk(schema, "", &mut found, false, &|path, schema| {
+        let hint = match path {
             "conditions" => "urn:alm:descriptor:io.kubernetes.conditions".to_owned(),
             "uri" => "urn:alm:descriptor:org.w3:link".to_owned(),
             "namespace" => format!("{KUBERNETES}Namespace"),
+            // Consoles show no list or object as a text.
+            _ if ["array", "object"].iter().any(|kind| schema["type"] == *kind) => return Vec::new(),
             _ => "urn:alm:descriptor:text".to_owned(),
-        }]
+        };
+        vec![hint]
     });
     found
 }
@@ -101,6 +104,9 @@ fn hints(path: &str, schema: &Value) -> Vec<String> {
         ("resources", _) => ui("resourceRequirements"),
         ("imagePullPolicy" | "nodeAffinity" | "podAffinity" | "podAntiAffinity", _) => ui(name),
         ("secretName", _) => vec![format!("{KUBERNETES}Secret")],
+        ("namespaceSelector", _) => ui("selector:core:v1:Namespace"),
+        ("selector", _) => ui("selector:agent-install.openshift.io:v1beta1:InfraEnv"),
+        ("hostSelector", _) => ui("selector:metal3.io:v1alpha1:BareMetalHost"),
         ("serviceAccountName", _) => vec![format!("{KUBERNETES}ServiceAccount")],
         (_, "boolean") => ui("booleanSwitch"),
         (_, "integer" | "number") => ui("number"),
