@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::olm::ready;
 use crate::support::bundle;
 use crate::support::control_plane::{CRDS, ControlPlane};
 use crate::support::node::Node;
 use crate::support::{require, tools};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const FIRST_BRIDGE: &str = " -f config/samples/bridge.yaml";
 
 /// The commands of a page that begin so.
 pub fn commands(page: &str, begin: &str) -> Vec<String> {
@@ -95,6 +97,7 @@ async fn every_command_of_the_installation_page_works_and_nothing_is_left_in_the
 
     let commands = commands("docs/install.md", "kubectl ");
     assert!(commands.len() >= 28, "{commands:?}");
+    assert!(commands.iter().any(|line| line.ends_with(FIRST_BRIDGE)), "{commands:?}");
     let run = |line: &str| {
         let path = format!("{}:/usr/bin:/bin", control_plane.display());
         let mut command = Command::new("timeout");
@@ -126,6 +129,16 @@ async fn every_command_of_the_installation_page_works_and_nothing_is_left_in_the
         };
         assert!(output.status.success(), "{line}: {said}{}", stuck());
         assert!(!said.contains("Warning"), "{line}: {said}");
+        if line.ends_with(FIRST_BRIDGE) {
+            ready(&plane, "main").await;
+        }
+    }
+    nothing_is_left(&plane).await;
+
+    // In two words, as the page says too.
+    for line in ["make deploy", "make undeploy"] {
+        let output = tokio::task::block_in_place(|| run(line));
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
     nothing_is_left(&plane).await;
 }
