@@ -123,7 +123,7 @@ release: ## Prepare a release: VERSION=0.2.0 writes the version everywhere, VERS
 	deploy/release.sh "$(VERSION)"
 
 .PHONY: image
-image: ## Build the image of operator and bridges with CONTAINER_TOOL (podman, buildah or docker), for this machine or for PLATFORMS
+image: ## Build the image of operator and bridges with CONTAINER_TOOL (podman, buildah or docker), for this machine or, not with docker, for PLATFORMS
 	$(build_image) $(IMAGE):$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) -f Containerfile .
 
 .PHONY: bundle-image
@@ -131,7 +131,7 @@ bundle-image: ## Build the bundle's image, which is for every machine
 	$(CONTAINER_TOOL) build -t $(IMAGE)-operator-bundle:v$(TAG) -f bundle.Dockerfile .
 
 .PHONY: catalog-image
-catalog-image: ## Build the catalog's image, for this machine or for PLATFORMS
+catalog-image: ## Build the catalog's image, for this machine or, not with docker, for PLATFORMS
 	$(build_image) $(IMAGE)-operator-catalog:v$(TAG) -f deploy/catalog/Dockerfile deploy/catalog
 
 .PHONY: deploy

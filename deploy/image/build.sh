@@ -8,5 +8,9 @@ target=${1:-$(rustc -vV | sed -n 's/^host: //p')}
 # Paths of this machine would be part of messages of panics.
 export RUSTFLAGS="--remap-path-prefix=$root=/src --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export CFLAGS="-ffile-prefix-map=$root=/src -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_INCREMENTAL=0
+# mimalloc says when it was compiled, which is this time to a C compiler (reproducible-builds.org/specs/source-date-epoch).
+export SOURCE_DATE_EPOCH=0 CARGO_INCREMENTAL=0
+# Another architecture has a linker of its own.
+architecture=${target%%-*}
+[ "$architecture" = "$(uname -m)" ] || export "CARGO_TARGET_${architecture^^}_UNKNOWN_LINUX_GNU_LINKER=$architecture-linux-gnu-gcc"
 cargo auditable build --locked --release --target "$target" --bin ipxe-bridge

@@ -38,6 +38,10 @@ done
 dpkg-query -W -f 'iPXE in /usr/lib/ipxe is that of the Debian package ${Package} ${Version}.\nIts source: https://snapshot.debian.org/package/${source:Package}/${source:Version}/\n' \
   ipxe > "$folder/licenses/debian/ipxe.source"
 cd "$root"
+# Some crates come without the text of their licence: the list says which it is.
+mkdir -p "$folder/licenses/crates"
+cargo tree --locked --edges normal,build --target "${triplet%%-*}-unknown-linux-gnu" --prefix none --format '{p}: {l}' | grep -v '^ipxe-bridge ' |
+  sed 's/ (\*)$//; s/ (proc-macro)//' | LC_ALL=C sort -u > "$folder/licenses/crates/list"
 cargo metadata --locked --format-version 1 --filter-platform "${triplet%%-*}-unknown-linux-gnu" | grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | while read -r manifest; do
   crate=$(dirname "$manifest")
   for text in "$crate"/{LICENSE,LICENCE,COPYING,NOTICE,UNLICENSE,COPYRIGHT}*; do

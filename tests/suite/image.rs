@@ -132,6 +132,12 @@ async fn the_image_holds_the_program_alone_and_answers_as_any_user_on_a_read_onl
     ];
     assert_eq!(programs, BTreeSet::from(expected));
     assert!(files.iter().all(|(_, readable)| *readable));
+    let list = fs::read_to_string(image.root.join("licenses/crates/list")).unwrap();
+    for line in list.lines() {
+        let (crate_, licence) = line.split_once(": ").unwrap();
+        assert!(crate_.contains(" v") && !licence.is_empty(), "{line}");
+    }
+    assert!(list.lines().any(|line| line.starts_with("kube ")), "{list}");
     let licences = files.iter().filter(|(path, _)| path.starts_with("/licenses/crates/")).count();
     assert!(licences > 200 && image.root.join("licenses/LICENSE").is_file(), "{licences}");
 
