@@ -13,8 +13,10 @@ PLATFORMS ?=
 IMAGE ?= quay.io/ipxe-bridge/ipxe-bridge
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
 
+# What the name stood for before goes, a list or an image: a list would keep it, and nodes take the first that fits.
+forget = { $(CONTAINER_TOOL) manifest rm $(1) || $(CONTAINER_TOOL) rmi $(1) || true; } >/dev/null 2>&1;
 # Buildah 1.28, that of Debian 12, does not know by itself what it runs on.
-build_image = $(CONTAINER_TOOL) build --build-arg BUILDPLATFORM=linux/$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/') $(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,-t)
+build_image = $(if $(PLATFORMS),$(call forget,$(1))) $(CONTAINER_TOOL) build --build-arg BUILDPLATFORM=linux/$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/') $(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,-t) $(1)
 say = @printf '==> %s\n'
 
 .PHONY: help
@@ -103,15 +105,15 @@ bench: ## Measure against nginx and matchbox, write docs/benchmarks.md (25 minut
 
 .PHONY: generate
 generate: ## Write the files that are made from the code: docs/openapi.json, config/crd/bases, deploy/install.yaml, expected scripts and objects
-	UPDATE=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
+	UPDATE=1 IPXE_BRIDGE_TEST_ALL=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
 
 .PHONY: bundle
 bundle: ## Write the bundle for OperatorHub from config and the code, and with it everything else that generate writes
-	UPDATE=1 cargo test --locked --test suite -- generated::
+	UPDATE=1 IPXE_BRIDGE_TEST_ALL=1 cargo test --locked --test suite -- generated::
 
 .PHONY: verify
 verify: ## Fail if a generated file is not current
-	cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
+	IPXE_BRIDGE_TEST_ALL=1 cargo test --locked --test suite -- generated:: scripts::every_form operator::builders
 
 .PHONY: deny
 deny: ## Check licences, sources and doubled crates (installs cargo-deny once)
@@ -124,7 +126,7 @@ release: ## Prepare a release: VERSION=0.2.0 writes the version everywhere, VERS
 
 .PHONY: image
 image: ## Build the image of operator and bridges with CONTAINER_TOOL (podman, buildah or docker), for this machine or, not with docker, for PLATFORMS
-	$(build_image) $(IMAGE):$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) -f Containerfile .
+	$(call build_image,$(IMAGE):$(TAG)) --build-arg REVISION=$$(git rev-parse HEAD) -f Containerfile .
 
 .PHONY: bundle-image
 bundle-image: ## Build the bundle's image, which is for every machine
@@ -132,7 +134,7 @@ bundle-image: ## Build the bundle's image, which is for every machine
 
 .PHONY: catalog-image
 catalog-image: ## Build the catalog's image, for this machine or, not with docker, for PLATFORMS
-	$(build_image) $(IMAGE)-operator-catalog:v$(TAG) -f deploy/catalog/Dockerfile deploy/catalog
+	$(call build_image,$(IMAGE)-operator-catalog:v$(TAG)) -f deploy/catalog/Dockerfile deploy/catalog
 
 .PHONY: deploy
 deploy: ## Install definitions, roles and operator into the cluster of the current kubeconfig

@@ -15,7 +15,12 @@ csv=config/manifests/bases/ipxe-bridge-operator.clusterserviceversion.yaml
 old=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
 version=${1:-}
 
+is_written() { grep -q "^## $1 " CHANGELOG.md; }
+is_tagged() { git rev-parse --quiet --verify "refs/tags/v$1" >/dev/null; }
+
 if [[ $version =~ ^sha256:[0-9a-f]{64}$ ]]; then
+  is_written "$old" || die "CHANGELOG.md has no $old: prepare a version first"
+  ! is_tagged "$old" || die "$old is released already, there is a tag v$old: what was published is never changed"
   sed -i -E "s/^  (newTag|digest): .*/  digest: $version/" "$images"
   sed -i -E "s#^( +image: .*/ipxe-bridge)[:@].*#\1@$version#" deploy/server.yaml
   generate
@@ -23,10 +28,14 @@ if [[ $version =~ ^sha256:[0-9a-f]{64}$ ]]; then
   exit
 fi
 
-[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "expected a version such as 0.2.0, or the digest sha256:... of a pushed image"
+number='(0|[1-9][0-9]{0,8})'
+[[ $version =~ ^$number\.$number\.$number$ ]] || die "expected a version such as 0.2.0, or the digest sha256:... of a pushed image"
 [ "$(printf '%s\n' "$old" "$version" | sort -V | tail -1)" = "$version" ] || die "$version is older than $old"
-! grep -q "^## $version " CHANGELOG.md || die "$version is released already: CHANGELOG.md has it"
-awk '/^## Unreleased/ {inside = 1; next} /^## / {inside = 0} inside && /^- / {found = 1} END {exit !found}' CHANGELOG.md ||
+! is_tagged "$version" || die "$version is released already: there is a tag v$version"
+! is_written "$old" || is_tagged "$old" ||
+  die "$old is prepared and has no tag v$old: git fetch --tags if it was released; make generate if it was interrupted; news goes under its heading"
+[ "$(grep -c '^## Unreleased$' CHANGELOG.md)" = 1 ] || die "CHANGELOG.md must have one line that is '## Unreleased' and nothing more"
+awk '/^## Unreleased$/ {inside = 1; next} /^## / {inside = 0} inside && /^- / {found = 1} END {exit !found}' CHANGELOG.md ||
   die "CHANGELOG.md has nothing under Unreleased: there is nothing to release"
 
 sed -i "s/^version = \"$old\"$/version = \"$version\"/" Cargo.toml
@@ -37,12 +46,13 @@ sed -i "s/^## Unreleased$/## Unreleased\n\n## $version - $date/" CHANGELOG.md
 sed -i -E "s/^  (newTag|digest): .*/  newTag: $version/" "$images"
 sed -i -E "s#^( +image: .*/ipxe-bridge)[:@].*#\1:$version#" deploy/server.yaml
 sed -i "s#\(ipxe-bridge/ipxe-bridge:\)$old#\1$version#; s/^ARG VERSION=.*/ARG VERSION=$version/" Containerfile
+sed -i "s#\(/ipxe-bridge/raw/v\|--branch v\)$old\b#\1$version#" README.md docs/install.md
 sed -i "s/^    createdAt: .*/    createdAt: \"${date}T00:00:00Z\"/" "$csv"
 # The one before, if it was published: OLM goes from there, and from everything older, straight to this one.
-if grep -q "^## $old " CHANGELOG.md && [ "$old" != "$version" ]; then
+if is_written "$old" && [ "$old" != "$version" ]; then
   first=$(sed -n 's/^## \([0-9.]*\) .*/\1/p' CHANGELOG.md | tail -1)
   sed -i '/^    olm\.skipRange: /d; /^  replaces: /d' "$csv"
   sed -i "s/^  annotations:$/  annotations:\n    olm.skipRange: \">=$first <$version\"/; s/^spec:$/spec:\n  replaces: ipxe-bridge-operator.v$old/" "$csv"
 fi
 generate
-echo "prepared $version: look at the changes, run make test, commit; the tag v$version is for the commit that has the image's digest"
+echo "prepared $version: look at the changes, commit, run make test; the tag v$version is for the commit that has the image's digest"

@@ -11,13 +11,13 @@ local ready, conflicted = conditions.Ready, conditions.Conflicted
 if ready == nil then
   return health
 end
--- Its limits are part of what was asked for, and so is another one of higher priority.
-local wanted = { Expired = true, Exhausted = true, Overruled = true }
+-- Its end was asked for, and so was another one of higher priority.
+local ended = ready.reason == "Expired" or ready.reason == "Exhausted"
 local said = ready
-if conflicted ~= nil and conflicted.status == "True" then
+if not ended and conflicted ~= nil and conflicted.status == "True" then
   health.status = "Degraded"
   said = conflicted
-elseif ready.status == "True" or wanted[ready.reason] then
+elseif ended or ready.status == "True" or ready.reason == "Overruled" then
   health.status = "Healthy"
 elseif ready.reason == "NoMachine" then
   -- Its machine may come later.

@@ -22,18 +22,28 @@ fn copy() -> TempDir {
         "Cargo.lock",
         "CHANGELOG.md",
         "Containerfile",
+        "README.md",
         "config",
         "deploy",
+        "docs",
     ];
-    let status = Command::new("cp")
+    let copied = Command::new("cp")
         .arg("-a")
         .args(parts)
         .arg(folder.path())
         .current_dir(ROOT)
-        .status()
-        .unwrap();
-    assert!(status.success());
+        .status();
+    assert!(copied.unwrap().success());
+    git(folder.path(), &["init", "-q"]);
+    git(folder.path(), &["add", "-A"]);
+    git(folder.path(), &["commit", "-q", "-m", "A tree"]);
     folder
+}
+
+fn git(folder: &Path, arguments: &[&str]) {
+    let who = ["-c", "user.name=Tester", "-c", "user.email=tester@example.com"];
+    let status = Command::new("git").args(who).args(arguments).current_dir(folder).status();
+    assert!(status.unwrap().success(), "{arguments:?}");
 }
 
 /// Prepares a release in a copy: what it says, or why it refuses.
@@ -80,13 +90,36 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
         ("v99.1.0", "expected a version such as 0.2.0"),
         ("99.1", "expected a version such as 0.2.0"),
         ("", "expected a version such as 0.2.0"),
+        ("099.1.0", "expected a version such as 0.2.0"),
+        ("99.1.00", "expected a version such as 0.2.0"),
+        ("9999999999.1.0", "expected a version such as 0.2.0"),
+        ("sha256:a1", "expected a version such as 0.2.0"),
     ] {
         assert!(release(root, version).unwrap_err().contains(message), "{version}");
     }
+    let digest = format!("sha256:{}", "a1".repeat(32));
+    let changes = root.join("CHANGELOG.md");
+    let before = fs::read_to_string(&changes).unwrap();
+    for heading in ["## Unreleased \n", "## Unreleased\r\n", "## Unreleased\n\n## Unreleased\n"] {
+        fs::write(&changes, before.replacen("## Unreleased\n", heading, 1)).unwrap();
+        assert!(
+            release(root, "99.1.0").unwrap_err().contains("must have one line"),
+            "{heading:?}"
+        );
+    }
+    fs::write(&changes, before).unwrap();
     // A first release may have no changes yet in this tree, when the last one was just made.
     news(root);
     release(root, "99.1.0").unwrap();
-    assert!(release(root, "99.1.0").unwrap_err().contains("released already"));
+    for version in ["99.1.0", "99.2.0"] {
+        let said = release(root, version).unwrap_err();
+        assert!(said.contains("99.1.0 is prepared and has no tag v99.1.0"), "{said}");
+    }
+    git(root, &["tag", "v99.1.0"]);
+    for version in ["99.1.0", &digest] {
+        let said = release(root, version).unwrap_err();
+        assert!(said.contains("99.1.0 is released already"), "{said}");
+    }
     assert!(release(root, "99.2.0").unwrap_err().contains("nothing to release"));
     news(root);
     release(root, "99.2.0").unwrap();
@@ -95,7 +128,9 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
         "Cargo.lock",
         "CHANGELOG.md",
         "Containerfile",
+        "README.md",
         "deploy/server.yaml",
+        "docs/install.md",
         "config/manager/kustomization.yaml",
     ] {
         let text = fs::read_to_string(root.join(file)).unwrap();
@@ -128,7 +163,6 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
     assert_eq!(made["metadata"]["annotations"][offline], "false");
 
     // Pushed, and named by its digest.
-    let digest = format!("sha256:{}", "a1".repeat(32));
     release(root, &digest).unwrap();
     let made = csv(root, "99.2.0").unwrap();
     assert_eq!(
@@ -138,6 +172,7 @@ fn a_release_has_one_version_everywhere_and_goes_on_from_the_one_before() {
     assert_eq!(made["metadata"]["annotations"][offline], "true");
 
     // The next release begins with a tag again.
+    git(root, &["tag", "v99.2.0"]);
     news(root);
     release(root, "99.3.0").unwrap();
     let made = csv(root, "99.3.0").unwrap();
@@ -155,6 +190,8 @@ fn every_file_states_the_version_of_cargo_toml() {
     let tagged = format!("{image}:{version}\n");
     for (file, place) in [
         ("Containerfile", format!("ARG VERSION={version}\n")),
+        ("README.md", format!("/ipxe-bridge/raw/v{version}/")),
+        ("docs/install.md", format!("git clone --branch v{version} ")),
         ("deploy/server.yaml", tagged.clone()),
     ] {
         // Once it is pushed the image is named by its digest.

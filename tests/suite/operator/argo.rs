@@ -105,6 +105,8 @@ fn the_health_of_an_override_tells_mistakes_from_what_was_asked_for() {
     for conflict in [Reason::EqualPriority, Reason::OtherNamespace] {
         let (status, message) = health(OVERRIDE, &with(2, Reason::Serving, conflict));
         assert_eq!((status.as_str(), message), ("Degraded", format!("{conflict}: words")));
+        let (status, _) = health(OVERRIDE, &with(2, Reason::Expired, conflict));
+        assert_eq!(status, "Healthy", "what ended is in nobody's way");
     }
     for reason in <Reason as strum::VariantArray>::VARIANTS {
         // Whoever adds a reason says here what it means.
