@@ -255,8 +255,8 @@ fn skipped(kind: &str, object: String, cause: String) -> Skipped {
     }
 }
 
-/// All YAML and JSON files below a folder, links followed, dot files left out. A folder that was seen is not entered again: links may
-/// lead in a circle.
+/// All YAML and JSON files below a folder, links followed, dot files and kustomize's own file left out. A folder that was seen is not
+/// entered again: links may lead in a circle.
 fn list(directory: &Path, paths: &mut Vec<PathBuf>, seen: &mut HashSet<(u64, u64)>) -> std::io::Result<()> {
     let place = fs::metadata(directory)?;
     if !seen.insert((place.dev(), place.ino())) {
@@ -264,13 +264,12 @@ fn list(directory: &Path, paths: &mut Vec<PathBuf>, seen: &mut HashSet<(u64, u64
     }
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let wanted = path
-            .extension()
-            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
-        if hidden {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') || ["kustomization.yaml", "kustomization.yml"].contains(&name.as_ref()) {
             continue;
         }
+        let extension = path.extension().unwrap_or_default();
+        let wanted = ["yaml", "yml", "json"].iter().any(|wanted| extension == *wanted);
         if path.is_dir() {
             list(&path, paths, seen)?;
         } else if wanted {

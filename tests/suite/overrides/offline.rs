@@ -64,6 +64,8 @@ pub fn run(arguments: &[&str]) -> (bool, String) {
 async fn files_are_checked_and_rendered_without_a_server() {
     let site = Site::start().await;
     let folder = site.path().to_str().unwrap().to_owned();
+    // Its kind goes without saying.
+    site.write("kustomization.yaml", "resources: [hosts.yaml]\n");
     assert_eq!(run(&["lint", &folder]), (true, String::new()));
     let (good, rendered) = run(&["render", "-f", &folder, "--mac", "52-54-00-CC-00-01"]);
     let expected = "# with the default settings of a bridge\n\
