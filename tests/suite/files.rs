@@ -177,7 +177,7 @@ async fn manifests_are_followed_and_a_broken_file_keeps_its_last_good_state() {
         "list.json",
         &json!({"apiVersion": "v1", "kind": "List", "items": members}).to_string(),
     );
-    eventually("the good ones are served", SOON * 2, async || {
+    eventually("the good ones are served", SOON * 6, async || {
         bridge.script_has("52:54:02:00:0f:9f", "BareMetalHost b/m3999").await
     })
     .await;
