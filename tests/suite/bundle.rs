@@ -57,6 +57,11 @@ fn with(file: &str, pointer: &str, value: &Value) -> Files {
     files
 }
 
+/// The bundle with one value of its ClusterServiceVersion changed.
+fn csv(pointer: &str, value: Value) -> Files {
+    with(CSV, pointer, &value)
+}
+
 /// What the official validators say.
 fn verify(verify: &Path, files: &Files) -> String {
     let folder = written(files);
@@ -87,7 +92,6 @@ fn the_official_validators_have_nothing_to_say() {
     };
     assert_eq!(verify(&tools, &committed()), "");
     // They are awake: each of them finds what is wrong for it.
-    let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
     let manifest = |text: &str| {
         let mut files = committed();
         files.insert("bundle/manifests/more.yaml".to_owned(), text.to_owned());
@@ -155,7 +159,6 @@ fn the_official_validators_have_nothing_to_say() {
 #[test]
 fn our_own_rules_find_nothing_and_each_of_them_can() {
     assert_eq!(findings(&committed(), VERSION), [""; 0]);
-    let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
     let container = "/spec/install/spec/deployments/0/spec/template/spec/containers/0";
     let mut monitor = committed();
     let text = "apiVersion: monitoring.coreos.com/v1\nkind: ServiceMonitor\nmetadata: {name: x, namespace: y}\n";
@@ -321,7 +324,6 @@ fn the_scorecard_passes() {
         assert!(result["state"] == "pass" && result["errors"].is_null(), "{name}: {result}");
     }
     // They are awake, but for one: an example without a spec is only suggested to have one.
-    let csv = |pointer: &str, value: Value| with(CSV, pointer, &value);
     let example = r#"[{"apiVersion": "ipxe-bridge.io/v1alpha1", "kind": "IpxeBridge", "metadata": {"name": "x"}, "spec": {"colour": "blue"}}]"#;
     let owned = "/spec/customresourcedefinitions/owned/0";
     for (files, test) in [
